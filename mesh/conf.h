@@ -1,0 +1,64 @@
+/* mesh/conf.h: a cluster's config: ZPL through zconfig, then environment overrides (PARLEY_SECTION_KEY).
+ *
+ *   cluster
+ *       name = "demo"
+ *       hash_key = "<32 hex>"          # of the slots; never changes; part of every backup
+ *       tenants = "default"            # space separated
+ *   node
+ *       <name>
+ *           role = edge|router|store|operator
+ *           endpoint = tcp://127.0.0.1:7101     # routers and stores: where they listen
+ *           public_key = <z85, 40 chars>
+ *           shard = 0                            # stores
+ *   edge / router / store / log ...              # settings, each with its default: `parley config defaults`
+ *
+ * Node names are 1..32 of [a-z0-9-]. The secret key of a node is in <data>/keys/<name>.key (mode 0600), never here. */
+#ifndef MESH_CONF_H
+#define MESH_CONF_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "mesh/err.h"
+#include "mesh/id.h"
+
+#define MESH_NODES_MAX 256
+#define MESH_NODE_NAME_MAX 32
+#define MESH_NO_PEER UINT16_MAX
+
+typedef uint16_t mesh_peer; /* index in the config's node list; never leaves the process: on the wire nodes have names */
+typedef enum mesh_role { MESH_EDGE, MESH_ROUTER, MESH_STORE, MESH_OPERATOR, MESH_ROLES } mesh_role;
+
+typedef struct mesh_node_conf {
+    char name[MESH_NODE_NAME_MAX + 1];
+    mesh_role role;
+    char endpoint[128];  /* empty for edges and operators */
+    char public_key[41]; /* z85; empty with inproc */
+    uint32_t shard;
+} mesh_node_conf;
+
+typedef struct mesh_conf mesh_conf;
+
+mesh_conf *mesh_conf_new(void); /* defaults, no nodes */
+void mesh_conf_destroy(mesh_conf **conf_p);
+/* Read path over the defaults, then the environment. why (of size why_size) says line and reason.
+ * Errors: MESH_IO, MESH_MALFORMED unknown key, bad value, duplicate node. */
+MESH_MUST mesh_err mesh_conf_load(mesh_conf *conf, const char *path, char *why, size_t why_size);
+void mesh_conf_dump(const mesh_conf *conf, FILE *to); /* every setting with its value and a comment */
+
+/* Settings are declared in one table in mesh/conf.c with type, default, range and comment; asking for one that is not
+ * declared asserts. Names are "section.key". */
+int64_t mesh_conf_int(const mesh_conf *conf, const char *name);
+const char *mesh_conf_str(const mesh_conf *conf, const char *name); /* borrowed */
+MESH_MUST mesh_err mesh_conf_set(mesh_conf *conf, const char *name, const char *value); /* MESH_MALFORMED */
+
+const mesh_hash_key *mesh_conf_hash_key(const mesh_conf *conf);
+bool mesh_conf_has_tenant(const mesh_conf *conf, const char *tenant);
+size_t mesh_conf_nodes(const mesh_conf *conf);
+const mesh_node_conf *mesh_conf_node(const mesh_conf *conf, mesh_peer peer);
+mesh_peer mesh_conf_find(const mesh_conf *conf, const char *name); /* MESH_NO_PEER when not there */
+MESH_MUST mesh_err mesh_conf_add_node(mesh_conf *conf, const mesh_node_conf *node); /* MESH_FULL, MESH_CONFLICT */
+const char *mesh_role_name(mesh_role role);
+
+#endif
