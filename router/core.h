@@ -1,17 +1,18 @@
-/* router/core.h: one router, as a pure step: messages and time in, messages out. Everything in it is soft state, rebuilt
- * from edges and stores; no promise rests on it.
+/* router/core.h: one router, as a pure step: messages and time in, messages out. Everything in it is soft state,
+ * rebuilt from edges and stores; no promise rests on it.
  *
- * Chat requests: remembered under a correlation id of its own, sent to the leader of the chat's shard, answered to the edge.
- * `chats` takes two steps: the user's rows from store(user), then heads from store(chat), put together here.
- * User side: sessions are attached here; deliver from an outbox becomes append at store(user); what was appended is given
- * to the live sessions whose `next` it is; other sessions are fed from the store by inbox_read. Then the outbox is told.
+ * Chat requests: remembered under a correlation id of its own, sent to the leader of the chat's shard, answered to the
+ * edge. `chats` takes two steps: the user's rows from store(user), then heads from store(chat), put together here. User
+ * side: sessions are attached here; deliver from an outbox becomes append at store(user); what was appended is given to
+ * the live sessions whose `next` it is; other sessions are fed from the store by inbox_read. Then the outbox is told.
  *
  * A session is sent only entry `next`, while next - 1 - acked < ROUTER_CREDIT. From memory if at hand (the append that
  * was just answered), otherwise by inbox_read, one at a time per session. A live entry beyond next only raises `head`.
  *
- * What goes wrong: store down or slow -> FAULT_UNAVAILABLE at the deadline or at once on `down`; in-flight table full ->
- * FAULT_BUSY; edge down -> its sessions are forgotten; not the owner of the slot by its ring -> FAULT_NOT_OWNER with the
- * epoch; refused by a store with NOT_OWNER -> every session of that slot is dropped and the edges re-attach by the ring. */
+ * What goes wrong: store down or slow -> FAULT_UNAVAILABLE at the deadline or at once on `down`; in-flight table full
+ * -> FAULT_BUSY; edge down -> its sessions are forgotten; not the owner of the slot by its ring -> FAULT_NOT_OWNER with
+ * the epoch; refused by a store with NOT_OWNER -> every session of that slot is dropped and the edges re-attach by the
+ * ring. */
 #ifndef ROUTER_CORE_H
 #define ROUTER_CORE_H
 
@@ -21,14 +22,15 @@
 #include "mesh/ring.h"
 #include "mesh/stats.h"
 
-#define ROUTER_INFLIGHT_MAX 65536     /* requests without an answer */
+#define ROUTER_INFLIGHT_MAX 65536 /* requests without an answer */
 #define ROUTER_SESSIONS_MAX 1000000
-#define ROUTER_CREDIT 256             /* unacked entries per session */
-#define ROUTER_TTL_MS 5000            /* longest deadline of a request */
-#define ROUTER_HEADS_MS 5000          /* every live session's head is repeated this often */
+#define ROUTER_CREDIT 256    /* unacked entries per session */
+#define ROUTER_TTL_MS 5000   /* longest deadline of a request */
+#define ROUTER_HEADS_MS 5000 /* every live session's head is repeated this often */
 #define ROUTER_LEASE_RENEW_MS 500
-#define ROUTER_PULL_ROWS 128          /* entries per inbox_read */
-#define ROUTER_DELIVER_BYTES_MAX (64u * 1024 * 1024) /* deliveries held for their append's answer; beyond: Delivered.retry */
+#define ROUTER_PULL_ROWS 128 /* entries per inbox_read */
+#define ROUTER_DELIVER_BYTES_MAX                                                                                       \
+    (64u * 1024 * 1024) /* deliveries held for their append's answer; beyond: Delivered.retry */
 
 typedef struct router_core router_core;
 
@@ -44,9 +46,11 @@ void router_core_message(router_core *core, mesh_peer from, const Mesh__Msg *msg
                          mesh_out *out);
 void router_core_up(router_core *core, mesh_peer peer, uint64_t boot, mesh_time now, mesh_out *out);
 void router_core_down(router_core *core, mesh_peer peer, mesh_time now, mesh_out *out);
-mesh_ms router_core_turn(router_core *core, mesh_time now, mesh_out *out); /* deadlines, lease, heads; returns the next */
-void router_core_leave(router_core *core, mesh_time now, mesh_out *out);   /* drain: give up the lease, take nothing new */
-bool router_core_quiet(const router_core *core, mesh_time now);            /* out of the ring, nothing in flight: may stop */
+mesh_ms router_core_turn(router_core *core, mesh_time now,
+                         mesh_out *out); /* deadlines, lease, heads; returns the next */
+void router_core_leave(router_core *core, mesh_time now,
+                       mesh_out *out);                          /* drain: give up the lease, take nothing new */
+bool router_core_quiet(const router_core *core, mesh_time now); /* out of the ring, nothing in flight: may stop */
 mesh_stats *router_core_stats(router_core *core);
 
 #endif

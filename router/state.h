@@ -1,0 +1,95 @@
+/* router/state.h: what the files of the router core share. Private to router/. */
+#ifndef ROUTER_STATE_H
+#define ROUTER_STATE_H
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "mesh/fault.h"
+#include "router/core.h"
+#include "router/registry.h"
+#include "router/requests.h"
+
+typedef enum router_stat {
+    ROUTER_STAT_FORWARDED,
+    ROUTER_STAT_FAULTS,
+    ROUTER_STAT_MALFORMED,
+    ROUTER_STAT_LATE,
+    ROUTER_STAT_EXPIRED,
+    ROUTER_STAT_BUSY,
+    ROUTER_STAT_DELIVERS,
+    ROUTER_STAT_DELIVER_RETRY,
+    ROUTER_STAT_GAPS,
+    ROUTER_STAT_LIVE,
+    ROUTER_STAT_PULLS,
+    ROUTER_STAT_PULLED,
+    ROUTER_STAT_ATTACHES,
+    ROUTER_STAT_REPLACED,
+    ROUTER_STAT_NOT_OWNER,
+    ROUTER_STAT_SESSIONS,
+    ROUTER_STAT_INFLIGHT,
+    ROUTER_STAT_EPOCH,
+    ROUTER_STATS
+} router_stat;
+
+struct router_core {
+    const mesh_conf *conf;
+    mesh_peer self;
+    uint64_t boot;
+    mesh_ms ttl_ms;
+    mesh_ring *ring;
+    router_requests *requests;
+    router_registry *registry;
+    mesh_stats *stats;
+    mesh_arena *arena; /* for what is built or decoded within one call */
+    bool *up;          /* by peer */
+    bool leaving;
+    size_t held_bytes; /* deliveries waiting for their append's answer */
+    mesh_ms next_lease;
+    mesh_ms next_heads;
+    size_t heads_at; /* registry index the next slice of heads starts at */
+    struct router_target {
+        mesh_peer edge;
+        uint64_t session;
+        uint64_t inbox_seq;
+    } * targets; /* scratch of one append's answer */
+    size_t targets_cap;
+};
+
+/* ---- core.c ---- */
+void router_core_fault(router_core *core, mesh_peer to, uint64_t corr, uint64_t trace, mesh_fault code, mesh_out *out);
+/* Remember a request to the store of key and send msg there under its own corr. NULL: a fault was answered instead
+ * (to `from`, when from is a peer) or, for requests of the router's own, nothing was sent. */
+router_request *router_core_ask(router_core *core, router_request_kind kind, const char *key, const Mesh__Msg *msg,
+                                mesh_peer from, mesh_time now, mesh_out *out);
+/* Give the answer to whoever asked. */
+void router_core_answer(router_core *core, const router_request *req, const Mesh__Msg *answer, mesh_out *out);
+
+/* ---- attach.c ---- */
+void router_attach_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_time now, mesh_out *out);
+void router_attach_done(router_core *core, router_request *req, const Mesh__Msg *answer, mesh_time now, mesh_out *out);
+void router_attach_synced(router_core *core, router_request *req, Mesh__ChatList *list, mesh_time now, mesh_out *out);
+void router_attach_failed(router_core *core, const router_request *req);
+void router_attach_detach(router_core *core, const Mesh__Detach *detach, mesh_out *out);
+void router_attach_ack(router_core *core, const Mesh__Msg *msg, mesh_time now, mesh_out *out);
+void router_attach_ack_done(router_core *core, const router_request *req, mesh_time now, mesh_out *out);
+
+/* ---- chats.c: the chat list in two steps ---- */
+void router_chats_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_time now, mesh_out *out);
+void router_chats_for_session(router_core *core, router_session *s, const router_request *attach, mesh_time now,
+                              mesh_out *out);
+void router_chats_rows(router_core *core, router_request *req, const Mesh__Msg *answer, mesh_time now, mesh_out *out);
+void router_chats_heads(router_core *core, router_request *req, const Mesh__Msg *answer, mesh_time now, mesh_out *out);
+
+/* ---- fanout.c ---- */
+void router_fanout_deliver(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now,
+                           mesh_out *out);
+void router_fanout_appended(router_core *core, router_request *req, const Mesh__Msg *answer, mesh_time now,
+                            mesh_out *out);
+void router_fanout_page(router_core *core, const router_request *req, const Mesh__Msg *answer, mesh_time now,
+                        mesh_out *out);
+void router_fanout_feed(router_core *core, router_session *s, mesh_time now, mesh_out *out); /* pull if it lags */
+void router_fanout_forget(router_core *core, router_request *req); /* free what an append held */
+void router_fanout_heads(router_core *core, mesh_time now, mesh_out *out);
+
+#endif

@@ -1,0 +1,582 @@
+/* The router core, driven by hand: the test is the edge and the store. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "mesh/alloc.h"
+#include "mesh/fault.h"
+#include "router/core.h"
+
+enum { EDGE1, EDGE2, ROUTER1, ROUTER2, STORE1, PEERS };
+#define BOOT 77
+#define SENT_MAX 4096
+
+typedef struct fixture {
+    mesh_conf *conf;
+    router_core *core;
+    mesh_out *out;
+    mesh_arena *arena;
+    mesh_time now;
+    uint64_t epoch;
+    struct {
+        mesh_peer to;
+        Mesh__Msg *msg;
+    } sent[SENT_MAX]; /* what the core said since the last collect */
+    size_t n_sent;
+} fixture;
+
+static void add_node(mesh_conf *conf, const char *name, mesh_role role)
+{
+    mesh_node_conf node = { .role = role };
+    snprintf(node.name, sizeof node.name, "%s", name);
+    if (role != MESH_EDGE) {
+        snprintf(node.endpoint, sizeof node.endpoint, "inproc://%s", name);
+    }
+    assert_int_equal(mesh_conf_add_node(conf, &node), MESH_OK);
+}
+
+static void collect(fixture *f)
+{
+    mesh_peer peer;
+    mesh_buf frame = { 0 };
+    f->n_sent = 0;
+    while (mesh_out_take(f->out, &peer, &frame)) {
+        mesh_frame_reader reader;
+        Mesh__Msg *msg;
+        uint8_t *copy = mesh_arena_alloc(f->arena, frame.size);
+        memcpy(copy, frame.data, frame.size);
+        assert_int_equal(mesh_frame_open(&reader, (mesh_slice){ copy, frame.size }), MESH_OK);
+        while (mesh_frame_next(&reader, f->arena, &msg, NULL) == MESH_OK) {
+            assert_true(f->n_sent < SENT_MAX);
+            f->sent[f->n_sent].to = peer;
+            f->sent[f->n_sent++].msg = msg;
+        }
+        mesh_buf_fini(&frame);
+    }
+}
+
+/* The only message of this kind to this peer among what was just collected. */
+static Mesh__Msg *only(fixture *f, mesh_peer to, Mesh__Msg__BodyCase kind)
+{
+    Mesh__Msg *found = NULL;
+    for (size_t i = 0; i < f->n_sent; i++) {
+        if (f->sent[i].to == to && f->sent[i].msg->body_case == kind) {
+            assert_null(found);
+            found = f->sent[i].msg;
+        }
+    }
+    assert_non_null(found);
+    return found;
+}
+
+static size_t count(const fixture *f, Mesh__Msg__BodyCase kind)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < f->n_sent; i++) {
+        n += f->sent[i].msg->body_case == kind;
+    }
+    return n;
+}
+
+static void say(fixture *f, mesh_peer from, const Mesh__Msg *msg)
+{
+    mesh_buf packed = { 0 };
+    mesh_wire_pack(msg, &packed);
+    router_core_message(f->core, from, msg, mesh_buf_slice(&packed), f->now, f->out);
+    mesh_buf_fini(&packed);
+    collect(f);
+}
+
+static void set_ring(fixture *f, bool both)
+{
+    Mesh__RingNode nodes[2] = { MESH__RING_NODE__INIT, MESH__RING_NODE__INIT };
+    Mesh__RingNode *list[2] = { &nodes[0], &nodes[1] };
+    nodes[0].name = "router1";
+    nodes[0].boot = BOOT;
+    nodes[1].name = "router2";
+    nodes[1].boot = BOOT + 1;
+    Mesh__Ring ring = MESH__RING__INIT;
+    ring.epoch = ++f->epoch;
+    ring.routers = list;
+    ring.n_routers = both ? 2 : 1;
+    MESH_MSG(msg, RING, ring, &ring);
+    say(f, STORE1, &msg);
+}
+
+static int setup(void **state)
+{
+    fixture *f = mesh_alloc(sizeof *f);
+    f->conf = mesh_conf_new();
+    add_node(f->conf, "edge1", MESH_EDGE);
+    add_node(f->conf, "edge2", MESH_EDGE);
+    add_node(f->conf, "router1", MESH_ROUTER);
+    add_node(f->conf, "router2", MESH_ROUTER);
+    add_node(f->conf, "store1", MESH_STORE);
+    f->now = (mesh_time){ 1000, 1700000000000 };
+    f->arena = mesh_arena_new();
+    f->out = mesh_out_new(PEERS);
+    f->core = router_core_new(&(router_core_conf){ f->conf, ROUTER1, BOOT }, f->now);
+    router_core_up(f->core, EDGE1, 5, f->now, f->out);
+    router_core_up(f->core, EDGE2, 5, f->now, f->out);
+    router_core_up(f->core, STORE1, 6, f->now, f->out);
+    collect(f);
+    assert_string_equal(only(f, STORE1, MESH__MSG__BODY_LEASE)->lease->router, "router1");
+    set_ring(f, false);
+    assert_int_equal(count(f, MESH__MSG__BODY_RING), 2); /* each edge is told */
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture *f = *state;
+    router_core_destroy(&f->core);
+    mesh_out_destroy(&f->out);
+    mesh_arena_destroy(&f->arena);
+    mesh_conf_destroy(&f->conf);
+    free(f);
+    return 0;
+}
+
+static void send_request(fixture *f, uint64_t corr)
+{
+    Mesh__Send send = MESH__SEND__INIT;
+    send.user = "default/ann";
+    send.chat = "default/g:x";
+    send.client_msg_id = "m1";
+    MESH_MSG(msg, SEND, send, &send);
+    msg.key = send.chat;
+    msg.corr = corr;
+    msg.trace = 9;
+    say(f, EDGE1, &msg);
+}
+
+static void expect_fault(fixture *f, mesh_peer to, uint64_t corr, uint32_t code)
+{
+    Mesh__Msg *msg = only(f, to, MESH__MSG__BODY_FAULT);
+    assert_int_equal(msg->corr, corr);
+    assert_int_equal(msg->fault->code, code);
+}
+
+static Mesh__Msg *attach_ask(fixture *f, mesh_peer edge, uint64_t session, const char *device, uint64_t after)
+{
+    Mesh__Attach attach = MESH__ATTACH__INIT;
+    attach.user = "default/bob";
+    attach.device = (char *)device;
+    attach.session = session;
+    attach.has_cursor = true;
+    attach.after = after;
+    attach.fresh = true;
+    MESH_MSG(msg, ATTACH, attach, &attach);
+    msg.key = attach.user;
+    msg.corr = 500 + session;
+    say(f, edge, &msg);
+    return only(f, STORE1, MESH__MSG__BODY_ATTACH);
+}
+
+static void attached(fixture *f, uint64_t corr, uint64_t session, uint64_t generation, uint64_t after, uint64_t head,
+                     bool resync)
+{
+    Mesh__Attached answer = MESH__ATTACHED__INIT;
+    answer.session = session;
+    answer.generation = generation;
+    answer.after = after;
+    answer.head = head;
+    answer.era = 1;
+    answer.resync = resync;
+    MESH_MSG(msg, ATTACHED, attached, &answer);
+    msg.corr = corr;
+    say(f, STORE1, &msg);
+}
+
+static void attach(fixture *f, mesh_peer edge, uint64_t session, const char *device, uint64_t at)
+{
+    attached(f, attach_ask(f, edge, session, device, at)->corr, session, session, at, at, false);
+    assert_int_equal(only(f, edge, MESH__MSG__BODY_ATTACHED)->corr, 500 + session);
+}
+
+static Mesh__Msg *deliver(fixture *f, uint64_t item, uint64_t seq)
+{
+    Mesh__Entry entry = MESH__ENTRY__INIT;
+    entry.chat = "default/g:x";
+    entry.seq = seq;
+    Mesh__Recipient recipient = MESH__RECIPIENT__INIT;
+    Mesh__Recipient *users[] = { &recipient };
+    recipient.user = "default/bob";
+    recipient.prev = seq - 1;
+    Mesh__Deliver body = MESH__DELIVER__INIT;
+    body.item = item;
+    body.parcel = 3;
+    body.entry = &entry;
+    body.users = users;
+    body.n_users = 1;
+    MESH_MSG(msg, DELIVER, deliver, &body);
+    say(f, STORE1, &msg);
+    return count(f, MESH__MSG__BODY_APPEND) ? only(f, STORE1, MESH__MSG__BODY_APPEND) : NULL;
+}
+
+static void appended(fixture *f, uint64_t corr, Mesh__AppendState append_state, uint64_t inbox_seq, uint64_t expected)
+{
+    Mesh__AppendResult result = MESH__APPEND_RESULT__INIT;
+    Mesh__AppendResult *results[] = { &result };
+    result.state = append_state;
+    result.inbox_seq = inbox_seq;
+    result.expected = expected;
+    Mesh__Appended body = MESH__APPENDED__INIT;
+    body.results = results;
+    body.n_results = 1;
+    MESH_MSG(msg, APPENDED, appended, &body);
+    msg.corr = corr;
+    say(f, STORE1, &msg);
+}
+
+static void ack(fixture *f, uint64_t session, uint64_t inbox_seq)
+{
+    Mesh__InboxAck body = MESH__INBOX_ACK__INIT;
+    body.user = "default/bob";
+    body.device = "phone";
+    body.session = session;
+    body.inbox_seq = inbox_seq;
+    MESH_MSG(msg, INBOX_ACK, inbox_ack, &body);
+    msg.key = body.user;
+    say(f, EDGE1, &msg);
+}
+
+static void page(fixture *f, uint64_t corr, uint64_t from, uint64_t to, uint64_t head)
+{
+    Mesh__InboxEntry entries[ROUTER_PULL_ROWS];
+    Mesh__InboxEntry *list[ROUTER_PULL_ROWS];
+    Mesh__Entry entry = MESH__ENTRY__INIT;
+    entry.chat = "default/g:x";
+    Mesh__InboxPage body = MESH__INBOX_PAGE__INIT;
+    body.entries = list;
+    body.head = head;
+    for (uint64_t i = from; i <= to; i++) {
+        mesh__inbox_entry__init(&entries[body.n_entries]);
+        entries[body.n_entries].inbox_seq = i;
+        entries[body.n_entries].entry = &entry;
+        list[body.n_entries] = &entries[body.n_entries];
+        body.n_entries++;
+    }
+    MESH_MSG(msg, INBOX_PAGE, inbox_page, &body);
+    msg.corr = corr;
+    say(f, STORE1, &msg);
+}
+
+static void request_is_forwarded_and_answered(void **state)
+{
+    fixture *f = *state;
+    send_request(f, 42);
+    uint64_t corr = only(f, STORE1, MESH__MSG__BODY_SEND)->corr;
+    assert_int_not_equal(corr, 42);
+    Mesh__Sent sent = MESH__SENT__INIT;
+    sent.seq = 7;
+    MESH_MSG(answer, SENT, sent, &sent);
+    answer.corr = corr;
+    say(f, STORE1, &answer);
+    Mesh__Msg *back = only(f, EDGE1, MESH__MSG__BODY_SENT);
+    assert_int_equal(back->corr, 42);
+    assert_int_equal(back->trace, 9);
+    assert_int_equal(back->sent->seq, 7);
+    say(f, STORE1, &answer); /* late and doubled: nobody waits */
+    assert_int_equal(f->n_sent, 0);
+}
+
+static void deadline_and_store_down_answer_unavailable(void **state)
+{
+    fixture *f = *state;
+    send_request(f, 42);
+    f->now.mono += ROUTER_TTL_MS;
+    router_core_turn(f->core, f->now, f->out);
+    collect(f);
+    expect_fault(f, EDGE1, 42, FAULT_UNAVAILABLE);
+    send_request(f, 43);
+    router_core_down(f->core, STORE1, f->now, f->out);
+    collect(f);
+    expect_fault(f, EDGE1, 43, FAULT_UNAVAILABLE);
+    send_request(f, 44);
+    expect_fault(f, EDGE1, 44, FAULT_UNAVAILABLE);
+}
+
+static void inflight_is_bounded(void **state)
+{
+    fixture *f = *state;
+    for (uint64_t i = 1; i <= ROUTER_INFLIGHT_MAX; i++) {
+        send_request(f, i);
+        assert_int_equal(f->n_sent, 1);
+        mesh_arena_reset(f->arena);
+    }
+    send_request(f, 99999);
+    expect_fault(f, EDGE1, 99999, FAULT_BUSY);
+}
+
+static void live_entry_goes_out_in_turn(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 10);
+    attach(f, EDGE2, 2, "laptop", 10);
+    appended(f, deliver(f, 900, 5)->corr, MESH__APPEND_STATE__APPEND_DONE, 11, 0);
+    assert_int_equal(only(f, EDGE1, MESH__MSG__BODY_LIVE)->live->targets[0]->inbox_seq, 11);
+    assert_int_equal(only(f, EDGE2, MESH__MSG__BODY_LIVE)->live->targets[0]->session, 2);
+    Mesh__Delivered *done = only(f, STORE1, MESH__MSG__BODY_DELIVERED)->delivered;
+    assert_int_equal(done->item, 900);
+    assert_int_equal(done->parcel, 3);
+    assert_false(done->retry);
+    assert_int_equal(done->n_gaps, 0);
+}
+
+static void entry_beyond_next_is_pulled_in_order(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 10);
+    appended(f, deliver(f, 900, 5)->corr, MESH__APPEND_STATE__APPEND_DONE, 13, 0);
+    assert_int_equal(count(f, MESH__MSG__BODY_LIVE), 0);
+    Mesh__Msg *pull = only(f, STORE1, MESH__MSG__BODY_INBOX_READ);
+    assert_int_equal(pull->inbox_read->after, 10);
+    page(f, pull->corr, 11, 13, 13);
+    assert_int_equal(count(f, MESH__MSG__BODY_LIVE), 3);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(f->sent[i].msg->live->targets[0]->inbox_seq, 11 + i);
+    }
+    assert_int_equal(count(f, MESH__MSG__BODY_INBOX_READ), 0); /* head reached */
+}
+
+static void gap_and_refusal_go_back_to_the_outbox(void **state)
+{
+    fixture *f = *state;
+    appended(f, deliver(f, 900, 5)->corr, MESH__APPEND_STATE__APPEND_GAP, 0, 2);
+    Mesh__Delivered *answer = only(f, STORE1, MESH__MSG__BODY_DELIVERED)->delivered;
+    assert_int_equal(answer->n_gaps, 1);
+    assert_string_equal(answer->gaps[0]->user, "default/bob");
+    assert_int_equal(answer->gaps[0]->expected, 2);
+    appended(f, deliver(f, 901, 6)->corr, MESH__APPEND_STATE__APPEND_REFUSED, 0, 0);
+    assert_true(only(f, STORE1, MESH__MSG__BODY_DELIVERED)->delivered->retry);
+}
+
+static void doubled_append_only_raises_the_head(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 10);
+    appended(f, deliver(f, 900, 5)->corr, MESH__APPEND_STATE__APPEND_DUP, 10, 0);
+    assert_int_equal(count(f, MESH__MSG__BODY_LIVE), 0);
+    assert_int_equal(count(f, MESH__MSG__BODY_INBOX_READ), 0);
+    assert_false(only(f, STORE1, MESH__MSG__BODY_DELIVERED)->delivered->retry);
+}
+
+static void credit_pauses_a_session_that_does_not_ack(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 0);
+    for (uint64_t i = 1; i <= ROUTER_CREDIT; i++) {
+        appended(f, deliver(f, i, i)->corr, MESH__APPEND_STATE__APPEND_DONE, i, 0);
+        assert_int_equal(count(f, MESH__MSG__BODY_LIVE), 1);
+    }
+    appended(f, deliver(f, 999, 999)->corr, MESH__APPEND_STATE__APPEND_DONE, ROUTER_CREDIT + 1, 0);
+    assert_int_equal(count(f, MESH__MSG__BODY_LIVE), 0);
+    assert_int_equal(count(f, MESH__MSG__BODY_INBOX_READ), 0);
+    ack(f, 1, ROUTER_CREDIT + 5); /* beyond what was sent: nothing moves */
+    assert_int_equal(f->n_sent, 0);
+    ack(f, 1, 200);
+    assert_int_equal(only(f, STORE1, MESH__MSG__BODY_INBOX_ACK)->inbox_ack->inbox_seq, 200);
+    assert_int_equal(only(f, STORE1, MESH__MSG__BODY_INBOX_READ)->inbox_read->after, ROUTER_CREDIT);
+}
+
+static void acks_are_one_at_a_time_and_cumulative(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 0);
+    for (uint64_t i = 1; i <= 9; i++) {
+        appended(f, deliver(f, i, i)->corr, MESH__APPEND_STATE__APPEND_DONE, i, 0);
+    }
+    ack(f, 1, 3);
+    uint64_t corr = only(f, STORE1, MESH__MSG__BODY_INBOX_ACK)->corr;
+    ack(f, 1, 5);
+    ack(f, 1, 9);
+    assert_int_equal(f->n_sent, 0);
+    Mesh__Done done = MESH__DONE__INIT;
+    MESH_MSG(answer, DONE, done, &done);
+    answer.corr = corr;
+    say(f, STORE1, &answer);
+    assert_int_equal(only(f, STORE1, MESH__MSG__BODY_INBOX_ACK)->inbox_ack->inbox_seq, 9);
+}
+
+static void later_hello_of_a_device_wins(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 10);
+    Mesh__Msg *ask = attach_ask(f, EDGE2, 2, "phone", 10);
+    attached(f, ask->corr, 2, 2, 10, 10, false);
+    assert_int_equal(only(f, EDGE1, MESH__MSG__BODY_REPLACED)->replaced->session, 1);
+    appended(f, deliver(f, 900, 5)->corr, MESH__APPEND_STATE__APPEND_DONE, 11, 0);
+    assert_int_equal(only(f, EDGE2, MESH__MSG__BODY_LIVE)->live->n_targets, 1);
+}
+
+static void resync_brings_the_chats_before_anything_else(void **state)
+{
+    fixture *f = *state;
+    Mesh__Msg *ask = attach_ask(f, EDGE1, 1, "phone", 0);
+    attached(f, ask->corr, 1, 1, 0, 40, true);
+    Mesh__Msg *rows_ask = only(f, STORE1, MESH__MSG__BODY_USER_CHATS);
+    assert_int_equal(count(f, MESH__MSG__BODY_ATTACHED), 0);
+    uint64_t rows_corr = rows_ask->corr;
+    appended(f, deliver(f, 900, 5)->corr, MESH__APPEND_STATE__APPEND_DONE, 41, 0);
+    assert_int_equal(count(f, MESH__MSG__BODY_LIVE), 0);
+    Mesh__HeadAsk head = MESH__HEAD_ASK__INIT;
+    Mesh__HeadAsk *heads[] = { &head };
+    head.chat = "default/g:x";
+    Mesh__UserChatPage rows = MESH__USER_CHAT_PAGE__INIT;
+    rows.chats = heads;
+    rows.n_chats = 1;
+    rows.has_more = true;
+    MESH_MSG(rows_msg, USER_CHAT_PAGE, user_chat_page, &rows);
+    rows_msg.corr = rows_corr;
+    say(f, STORE1, &rows_msg);
+    Mesh__Msg *heads_ask = only(f, STORE1, MESH__MSG__BODY_HEADS);
+    assert_string_equal(heads_ask->heads->user, "default/bob");
+    Mesh__Summary summary = MESH__SUMMARY__INIT;
+    Mesh__Summary *summaries[] = { &summary };
+    summary.chat = "default/g:x";
+    Mesh__ChatList list = MESH__CHAT_LIST__INIT;
+    list.chats = summaries;
+    list.n_chats = 1;
+    MESH_MSG(list_msg, CHAT_LIST, chat_list, &list);
+    list_msg.corr = heads_ask->corr;
+    say(f, STORE1, &list_msg);
+    Mesh__Attached *answer = only(f, EDGE1, MESH__MSG__BODY_ATTACHED)->attached;
+    assert_true(answer->resync);
+    assert_true(answer->has_more);
+    assert_int_equal(answer->head, 40);
+    assert_int_equal(answer->n_chats, 1);
+    assert_int_equal(only(f, STORE1, MESH__MSG__BODY_INBOX_READ)->inbox_read->after, 40);
+}
+
+static void ring_change_drops_what_moved(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 10);
+    set_ring(f, true);
+    bool mine = false;
+    Mesh__Msg *append = deliver(f, 900, 5);
+    mine = append != NULL;
+    if (!mine) { /* the slot went to router2: the outbox is to go by the newer ring */
+        assert_true(only(f, STORE1, MESH__MSG__BODY_DELIVERED)->delivered->retry);
+    } else {
+        appended(f, append->corr, MESH__APPEND_STATE__APPEND_DONE, 11, 0);
+        assert_int_equal(count(f, MESH__MSG__BODY_LIVE), 1);
+    }
+    size_t owned = 0;
+    size_t refused = 0;
+    for (int i = 0; i < 200; i++) {
+        char user[32];
+        snprintf(user, sizeof user, "default/u%d", i);
+        Mesh__Attach body = MESH__ATTACH__INIT;
+        body.user = user;
+        body.device = "phone";
+        body.session = 1000 + (uint64_t)i;
+        MESH_MSG(msg, ATTACH, attach, &body);
+        msg.key = user;
+        msg.corr = 1;
+        say(f, EDGE1, &msg);
+        if (count(f, MESH__MSG__BODY_FAULT)) {
+            expect_fault(f, EDGE1, 1, FAULT_NOT_OWNER);
+            refused++;
+        } else {
+            owned++;
+        }
+    }
+    assert_in_range(owned, 60, 140);
+    assert_int_equal(owned + refused, 200);
+}
+
+static void lost_edge_takes_its_sessions_along(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 10);
+    router_core_down(f->core, EDGE1, f->now, f->out);
+    collect(f);
+    appended(f, deliver(f, 900, 5)->corr, MESH__APPEND_STATE__APPEND_DONE, 11, 0);
+    assert_int_equal(count(f, MESH__MSG__BODY_LIVE), 0);
+    assert_int_equal(count(f, MESH__MSG__BODY_DELIVERED), 1);
+}
+
+static void heads_are_repeated(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 10);
+    size_t seen = 0;
+    for (mesh_ms end = f->now.mono + ROUTER_HEADS_MS; f->now.mono <= end; f->now.mono += 50) {
+        router_core_turn(f->core, f->now, f->out);
+        collect(f);
+        for (size_t i = 0; i < f->n_sent; i++) {
+            if (f->sent[i].msg->body_case == MESH__MSG__BODY_SESSION_HEADS) {
+                assert_int_equal(f->sent[i].to, EDGE1);
+                assert_int_equal(f->sent[i].msg->session_heads->heads[0]->inbox_seq, 10);
+                seen++;
+            }
+        }
+    }
+    assert_true(seen >= 1);
+}
+
+static void malformed_messages_change_nothing(void **state)
+{
+    fixture *f = *state;
+    Mesh__Send send = MESH__SEND__INIT;
+    MESH_MSG(bad_key, SEND, send, &send);
+    bad_key.key = "no tenant";
+    bad_key.corr = 5;
+    say(f, EDGE1, &bad_key);
+    expect_fault(f, EDGE1, 5, FAULT_MALFORMED);
+    Mesh__Deliver body = MESH__DELIVER__INIT;
+    MESH_MSG(empty, DELIVER, deliver, &body);
+    say(f, STORE1, &empty);
+    assert_int_equal(f->n_sent, 0);
+    Mesh__Genesis genesis = MESH__GENESIS__INIT;
+    MESH_MSG(wrong, GENESIS, genesis, &genesis);
+    wrong.key = "default/x";
+    wrong.corr = 6;
+    say(f, EDGE1, &wrong);
+    expect_fault(f, EDGE1, 6, FAULT_MALFORMED);
+}
+
+static void leaving_gives_up_the_lease_and_ends(void **state)
+{
+    fixture *f = *state;
+    router_core_leave(f->core, f->now, f->out);
+    collect(f);
+    assert_true(only(f, STORE1, MESH__MSG__BODY_LEASE)->lease->leaving);
+    assert_false(router_core_quiet(f->core, f->now));
+    Mesh__Ring ring = MESH__RING__INIT;
+    ring.epoch = ++f->epoch;
+    MESH_MSG(msg, RING, ring, &ring);
+    say(f, STORE1, &msg);
+    assert_true(router_core_quiet(f->core, f->now));
+}
+
+#define STORY(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        STORY(request_is_forwarded_and_answered),
+        STORY(deadline_and_store_down_answer_unavailable),
+        STORY(inflight_is_bounded),
+        STORY(live_entry_goes_out_in_turn),
+        STORY(entry_beyond_next_is_pulled_in_order),
+        STORY(gap_and_refusal_go_back_to_the_outbox),
+        STORY(doubled_append_only_raises_the_head),
+        STORY(credit_pauses_a_session_that_does_not_ack),
+        STORY(acks_are_one_at_a_time_and_cumulative),
+        STORY(later_hello_of_a_device_wins),
+        STORY(resync_brings_the_chats_before_anything_else),
+        STORY(ring_change_drops_what_moved),
+        STORY(lost_edge_takes_its_sessions_along),
+        STORY(heads_are_repeated),
+        STORY(malformed_messages_change_nothing),
+        STORY(leaving_gives_up_the_lease_and_ends),
+    };
+    return cmocka_run_group_tests_name("router core", tests, NULL, NULL);
+}
