@@ -61,9 +61,47 @@ unit: $(UNIT)
 story: $(STORY)
 random: $(RANDOM_T)
 
+# ---- checking: everything under ASan and UBSan ----
+RUN := scripts/run-tests.sh build/asan
+
+check: check-build
+	$(RUN) lint unit story random live web fuzz
+
+check-build:
+	$(MAKE) -s -j2 MODE=asan all unit story random
+	$(MAKE) -s -j2 MODE=fuzz CC=clang fuzz
+
+# what does not fit into the minutes of `check`
+check-long:
+	$(MAKE) -s -j2 MODE=tsan all unit
+	scripts/run-tests.sh build/tsan unit
+	$(MAKE) check-build
+	RANDOM_SECONDS=1800 FUZZ_SECONDS=120 $(RUN) lint unit story random live web fuzz
+
+lint:
+	scripts/lint.sh
+
+format:
+	clang-format -i $(shell git ls-files '*.c' '*.h')
+
+-include tests/fuzz/fuzz.mk tests/bench/bench.mk
+
+# ---- installing ----
+PREFIX ?= /usr/local
+DESTDIR ?=
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+
+install: $(B)/parley
+	install -D -m 0755 $(B)/parley $(DESTDIR)$(PREFIX)/bin/parley
+	install -d $(DESTDIR)$(PREFIX)/share/parley/web $(DESTDIR)$(UNITDIR)
+	install -m 0644 $(wildcard web/*.*) $(DESTDIR)$(PREFIX)/share/parley/web/
+	for u in scripts/systemd/*.service; do \
+	    sed 's#PREFIX#$(PREFIX)#' $$u > $(DESTDIR)$(UNITDIR)/$$(basename $$u); \
+	done
+
 clean:
 	rm -rf build
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 .SECONDARY:
-.PHONY: all unit story random clean
+.PHONY: all unit story random check check-build check-long lint format install clean

@@ -1,9 +1,9 @@
 /* edge/core.h: one edge, as a pure step. Sockets are numbers here: the shell (listener.c, ws.c) owns them, tells what
  * came in, and writes what edge_core_pending holds. Keeps nothing durable.
  *
- * A session: HELLO (socket open, nothing proven) -> ATTACHING (welcome sent, attach on its way) -> LIVE (inbox flowing) ->
- * DRAINING (told to reconnect) -> CLOSED. The edge forwards inbox entry forwarded+1, drops what is not above, and
- * re-attaches at anything higher: a gap is healed by the same request as a login.
+ * A session: HELLO (socket open, nothing proven) -> ATTACHING (token good, attach on its way) -> REPLAYING (welcome sent,
+ * inbox flowing) -> LIVE (head reached) -> DRAINING (told to reconnect) -> CLOSED. The edge forwards inbox entry
+ * forwarded+1, drops what is not above, and re-attaches at anything higher: a gap is healed by the same request as a login.
  *
  * Bad input: one documented error (mesh/fault.h) or close code, one metric, and nothing else changes. */
 #ifndef EDGE_CORE_H
@@ -28,7 +28,7 @@
 #define EDGE_DRAIN_MS 20000               /* clients are told to go over this long */
 #define EDGE_PAGE_MAX 200
 
-/* Close codes: 40xx do not retry, 41xx back off, 42xx reconnect now elsewhere, 43xx get a new token; 1009 too big. */
+/* Close codes: edge/close.h. */
 
 typedef enum edge_codec_kind { EDGE_JSON, EDGE_PROTOBUF } edge_codec_kind;
 typedef uint64_t edge_session_id; /* random; unique over boots */
@@ -56,7 +56,8 @@ void edge_core_refuse(edge_core *core, edge_session_id session, uint32_t fault, 
 void edge_core_closed(edge_core *core, edge_session_id session, mesh_time now, mesh_out *out);
 void edge_core_pong(edge_core *core, edge_session_id session, mesh_time now); /* any sign of life on the socket */
 
-/* The next session that has something to write or is to be closed; false: none. Round robin. */
+/* The next session that has something to write or is to be closed; false: none. Round robin. It comes again after
+ * edge_core_wrote when more is left, or when there is something new after all was written. */
 bool edge_core_next_ready(edge_core *core, edge_session_id *session_p);
 /* What waits for this session; the shell writes it as one WebSocket message (or several for protobuf) and says how much
  * was taken. borrowed until the next call on core. close_code: nonzero = close with it after the bytes. */

@@ -40,10 +40,32 @@ typedef struct mesh_node_conf {
 
 typedef struct mesh_conf mesh_conf;
 
+typedef enum mesh_setting_type {
+    MESH_SETTING_INT,
+    MESH_SETTING_TEXT,    /* up to MESH_SETTING_MAX bytes of UTF-8 without control characters */
+    MESH_SETTING_NAME,    /* like a node's name */
+    MESH_SETTING_HEX,     /* 32 hex digits */
+    MESH_SETTING_TENANTS, /* space separated, at least one */
+    MESH_SETTING_LEVEL    /* debug, info, warn, error */
+} mesh_setting_type;
+
+#define MESH_SETTING_MAX 512
+typedef struct mesh_setting { /* one row of the table in mesh/conf.c */
+    const char *name;         /* section.key */
+    mesh_setting_type type;
+    const char *fallback; /* default, as text */
+    int64_t min, max;     /* INT only */
+    const char *comment;
+} mesh_setting;
+
+/* Row i, NULL past the end. Rows of a section stand together. */
+const mesh_setting *mesh_conf_setting(unsigned i);
+
 mesh_conf *mesh_conf_new(void); /* defaults, no nodes */
 void mesh_conf_destroy(mesh_conf **conf_p);
-/* Read path over the defaults, then the environment. why (of size why_size) says line and reason.
- * Errors: MESH_IO, MESH_MALFORMED unknown key, bad value, duplicate node. */
+/* Read path over the defaults, then the environment. cluster.hash_key must be in one of the two. why (of size why_size)
+ * says where and the reason; after an error conf is good for destroying only.
+ * Errors: MESH_IO, MESH_MALFORMED syntax, unknown or duplicate key, bad value, duplicate node. */
 MESH_MUST mesh_err mesh_conf_load(mesh_conf *conf, const char *path, char *why, size_t why_size);
 void mesh_conf_dump(const mesh_conf *conf, FILE *to); /* every setting with its value and a comment */
 
@@ -58,7 +80,8 @@ bool mesh_conf_has_tenant(const mesh_conf *conf, const char *tenant);
 size_t mesh_conf_nodes(const mesh_conf *conf);
 const mesh_node_conf *mesh_conf_node(const mesh_conf *conf, mesh_peer peer);
 mesh_peer mesh_conf_find(const mesh_conf *conf, const char *name); /* MESH_NO_PEER when not there */
-MESH_MUST mesh_err mesh_conf_add_node(mesh_conf *conf, const mesh_node_conf *node); /* MESH_FULL, MESH_CONFLICT */
+/* Errors: MESH_FULL; MESH_MALFORMED a field is not valid; MESH_CONFLICT the name, key or endpoint is another node's. */
+MESH_MUST mesh_err mesh_conf_add_node(mesh_conf *conf, const mesh_node_conf *node);
 const char *mesh_role_name(mesh_role role);
 
 #endif

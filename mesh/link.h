@@ -28,7 +28,7 @@ typedef struct mesh_link_handler {
     void (*message)(void *arg, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now);
     void (*up)(void *arg, mesh_peer peer, uint64_t boot, mesh_time now); /* hello done; also when the peer was reborn */
     void (*down)(void *arg, mesh_peer peer, mesh_time now);
-    void (*stats)(void *arg, mesh_buf *out); /* print metrics for a Stats request */
+    void (*stats)(void *arg, mesh_buf *out); /* print all metrics, the link's too, for a Stats request */
 } mesh_link_handler;
 
 /* The process-wide ZeroMQ context, its limits and its ZAP handler (with a self-test: a random key must be refused).

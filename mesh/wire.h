@@ -23,19 +23,21 @@
 #define MESH_MSG_MAX (1024 * 1024)       /* one packed Msg */
 #define MESH_FRAME_MAX (4 * 1024 * 1024) /* larger is malformed */
 
-/* A bump allocator for what unpack returns; reset per frame. Zero-initialise. */
+/* A bump allocator for what unpack returns; reset per frame. Keeps its memory over resets. In mesh/arena.c. */
 typedef struct mesh_arena mesh_arena;
 mesh_arena *mesh_arena_new(void);
 void mesh_arena_destroy(mesh_arena **arena_p);
 void mesh_arena_reset(mesh_arena *arena);               /* everything from it is gone */
 void *mesh_arena_alloc(mesh_arena *arena, size_t size); /* zeroed, 16-byte aligned; lives until reset */
+void *mesh_arena_grab(mesh_arena *arena, size_t size);  /* the same, not zeroed */
 char *mesh_arena_strdup(mesh_arena *arena, const char *s);
 
-/* Unpack one message of type desc. *out_p borrows from arena until its reset.
+/* Unpack one message of type desc. *out_p borrows from arena until its reset. A field that is not repeated, given twice,
+ * is malformed, and so is a second member of a oneof: no encoder writes these. Unknown fields count as elements.
  * Errors: MESH_MALFORMED (out_p untouched). */
 MESH_MUST mesh_err mesh_wire_unpack(const ProtobufCMessageDescriptor *desc, mesh_slice bytes, mesh_arena *arena,
                                     ProtobufCMessage **out_p);
-/* Append the packed message to out. */
+/* Append the packed message (of any generated type) to out. */
 void mesh_wire_pack(const void *message, mesh_buf *out);
 size_t mesh_wire_size(const void *message);
 

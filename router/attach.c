@@ -31,6 +31,38 @@ static router_session *session_for(router_core *core, mesh_peer from, const Mesh
     return s;
 }
 
+/* The later hello wins, whichever attach comes first: one that waited long for its attach must not push out the session
+ * that its own client has had since. Ages are compared, not clocks: what a frame was under way is all they are wrong by.
+ * Errors: MESH_STALE a later session of this device is here; MESH_AGAIN an earlier one is just being attached.
+ * *generation is raised above those of earlier ones. */
+static mesh_err rivals(const router_core *core, const Mesh__Attach *attach, mesh_ms opened_at, uint64_t *generation)
+{
+    const router_user *user = router_registry_user(core->registry, attach->user);
+    for (const router_session *s = user ? user->sessions : NULL; s; s = s->sibling) {
+        if (s->id == attach->session || strcmp(s->device, attach->device) != 0) {
+            continue;
+        }
+        if (s->opened_at > opened_at) {
+            return MESH_STALE;
+        }
+        if (s->state == ROUTER_ATTACHING && !attach->fresh) {
+            return MESH_AGAIN;
+        }
+        *generation = *generation > s->generation ? *generation : s->generation + 1;
+    }
+    return MESH_OK;
+}
+
+/* Refused: what was registered under its id is gone too. */
+static void refuse(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_fault code, mesh_out *out)
+{
+    router_session *s = router_registry_find(core->registry, msg->attach->session);
+    if (s && strcmp(s->user->qid, msg->attach->user) == 0) {
+        router_registry_release(core->registry, s);
+    }
+    router_core_fault(core, from, msg->corr, msg->trace, code, out);
+}
+
 void router_attach_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_time now, mesh_out *out)
 {
     const Mesh__Attach *attach = msg->attach;
@@ -45,6 +77,16 @@ void router_attach_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, 
         router_core_fault(core, from, msg->corr, msg->trace, FAULT_NOT_OWNER, out);
         return;
     }
+    mesh_ms opened_at = now.mono - (mesh_ms)(attach->age_ms < INT32_MAX ? attach->age_ms : INT32_MAX);
+    Mesh__Attach claim = *attach;
+    Mesh__Msg forward = *msg;
+    forward.attach = &claim;
+    mesh_err err = rivals(core, attach, opened_at, &claim.generation);
+    if (err) {
+        mesh_stats_add(core->stats, err == MESH_STALE ? ROUTER_STAT_REPLACED : ROUTER_STAT_BUSY, 1);
+        refuse(core, from, msg, err == MESH_STALE ? FAULT_REPLACED : FAULT_BUSY, out);
+        return;
+    }
     router_session *s = session_for(core, from, attach);
     if (!s) {
         mesh_stats_add(core->stats, ROUTER_STAT_BUSY, 1);
@@ -52,7 +94,8 @@ void router_attach_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, 
         return;
     }
     s->acked = attach->fresh || attach->acked > attach->after ? attach->after : attach->acked;
-    router_request *req = router_core_ask(core, ROUTER_ATTACH, attach->user, msg, from, now, out);
+    s->opened_at = opened_at;
+    router_request *req = router_core_ask(core, ROUTER_ATTACH, attach->user, &forward, from, now, out);
     if (!req) {
         router_registry_release(core->registry, s);
         return;

@@ -326,10 +326,9 @@ void router_fanout_heads(router_core *core, mesh_time now, mesh_out *out)
     }
     core->next_heads = now.mono + ROUTER_HEADS_MS / HEADS_SLICES;
     size_t count = router_registry_count(core->registry);
-    size_t slice = (count + HEADS_SLICES - 1) / HEADS_SLICES;
-    size_t from = core->heads_at < count ? core->heads_at : 0;
-    size_t to = from + slice < count ? from + slice : count;
-    core->heads_at = to;
+    size_t from = count * core->heads_at / HEADS_SLICES;
+    size_t to = count * (core->heads_at + 1) / HEADS_SLICES;
+    core->heads_at = (core->heads_at + 1) % HEADS_SLICES;
     for (size_t i = from; i < to; i++) {
         router_fanout_feed(core, router_registry_at(core->registry, i), now, out);
     }

@@ -3,6 +3,7 @@
 #ifndef ROUTER_REGISTRY_H
 #define ROUTER_REGISTRY_H
 
+#include "mesh/clock.h"
 #include "mesh/conf.h"
 
 typedef enum router_session_state {
@@ -22,6 +23,7 @@ typedef struct router_session {
     router_session_state state;
     char device[MESH_ID_MAX + 1];
     uint64_t attach_corr; /* of the attach on its way; an older one's answer is void */
+    mesh_ms opened_at; /* when its socket was opened, by this node's clock */
     uint64_t generation;
     uint64_t era;
     uint64_t next;     /* inbox_seq to be sent next */

@@ -47,7 +47,7 @@ struct router_core {
     size_t held_bytes; /* deliveries waiting for their append's answer */
     mesh_ms next_lease;
     mesh_ms next_heads;
-    size_t heads_at; /* registry index the next slice of heads starts at */
+    size_t heads_at; /* which slice of the registry is next */
     struct router_target {
         mesh_peer edge;
         uint64_t session;

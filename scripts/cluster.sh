@@ -118,6 +118,7 @@ EOT
 }
 
 need_conf() {
+    [ -x "$parley" ] || die "$parley is not built: run make"
     [ -e "$conf" ] || die "no cluster in $data (scripts/cluster.sh up --data $data)"
 }
 

@@ -19,6 +19,7 @@ typedef struct store_consensus_conf {
     const char *cluster; /* an existing database of another cluster is refused */
     const char *address; /* of this replica, in the configuration */
     uint64_t seed;
+    uint64_t trail; /* bytes of log kept for laggards; 0 = 64 MiB */
 } store_consensus_conf;
 
 /* payload is borrowed for the call. own: it was submitted here and since this start. */
@@ -26,7 +27,8 @@ typedef void store_committed(void *arg, uint64_t index, uint64_t term, mesh_slic
 
 /* Load from kv, bootstrapping a new group of one when it is empty, and start. applied: the owner's applied index (0 = none).
  * Entries after it that are committed come through committed, some maybe before this returns.
- * Errors: MESH_CORRUPT a hole in the log or rows that do not fit; MESH_CONFLICT another cluster's data. */
+ * Errors: MESH_CORRUPT a hole in the log or rows that do not fit; MESH_CONFLICT another cluster's data; MESH_UNSUPPORTED data of a
+ * later format; what ended the kv. */
 MESH_MUST mesh_err store_consensus_open(const store_consensus_conf *conf, store_kv *kv, uint64_t applied, mesh_time now,
                                         store_committed *committed, void *arg, store_consensus **cons_p, char *why,
                                         size_t why_size);
@@ -43,7 +45,8 @@ MESH_MUST mesh_err store_consensus_submit(store_consensus *cons, mesh_slice payl
 /* The kv made progress (or time passed): may call committed. */
 void store_consensus_step(store_consensus *cons, mesh_time now);
 mesh_ms store_consensus_deadline(const store_consensus *cons);
-/* Drop log entries up to index (applied and durable), keeping trail bytes or more for laggards. */
+/* Drop log entries up to applied (its batch queued in the kv), keeping trail bytes or more for laggards. Call it often: it acts only
+ * when more than 4096 entries or more than the trail can go. */
 void store_consensus_trim(store_consensus *cons, uint64_t applied, mesh_time now);
 uint64_t store_consensus_term(const store_consensus *cons);
 uint64_t store_consensus_last_index(const store_consensus *cons);

@@ -60,10 +60,13 @@ void store_kv_batch_put(store_kv_batch *batch, mesh_slice key, mesh_slice value)
 void store_kv_batch_delete(store_kv_batch *batch, mesh_slice key);
 size_t store_kv_batch_rows(const store_kv_batch *batch);
 
-/* Queue a batch (copied into the queue; batch is cleared for reuse). sync: the caller will wait for it to be durable; an
+/* Queue a batch (its rows move into the queue; batch is cleared for reuse). sync: the caller will wait for it to be durable; an
  * unsynced batch becomes durable with the next synced one. Returns its ticket: 1, 2, 3 ... */
 uint64_t store_kv_write(store_kv *kv, store_kv_batch *batch, bool sync);
 uint64_t store_kv_durable(store_kv *kv); /* highest ticket known to be on disk through a sync */
+/* Block until ticket is durable. Only for Raft's term and vote, which must be on disk before anything is sent.
+ * Errors: as store_kv_error. */
+MESH_MUST mesh_err store_kv_wait(store_kv *kv, uint64_t ticket);
 bool store_kv_full(const store_kv *kv);
 /* MESH_OK, or why this handle is finished: MESH_IO (exit), MESH_NO_SPACE (close, wait, open again), MESH_CORRUPT. */
 mesh_err store_kv_error(const store_kv *kv);

@@ -1,0 +1,489 @@
+/* The happy path of a frame: edge_core_input -> request.c -> uplink.c -> mesh_out; the answer: edge_core_message ->
+ * answer.c -> edge_core_put -> the session's queue -> next_ready / pending / wrote. */
+#include "edge/core.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "edge/state.h"
+#include "mesh/alloc.h"
+
+edge_core *edge_core_new(const edge_core_conf *conf, mesh_time now)
+{
+    assert(conf->token_key.size > 0);
+    edge_core *core = mesh_alloc(sizeof *core);
+    core->conf = conf->conf;
+    core->self = conf->self;
+    core->token_key = conf->token_key;
+    core->rate = mesh_conf_int(conf->conf, "edge.rate");
+    core->burst = mesh_conf_int(conf->conf, "edge.burst");
+    core->skew_s = mesh_conf_int(conf->conf, "edge.token_skew_s");
+    core->heartbeat_ms = mesh_conf_int(conf->conf, "edge.heartbeat_ms");
+    core->drain_ms = mesh_conf_int(conf->conf, "edge.drain_ms");
+    core->ttl_ms = mesh_conf_int(conf->conf, "router.ttl_ms");
+    core->max_sessions = (size_t)mesh_conf_int(conf->conf, "edge.max_sockets");
+    core->rand.state = conf->seed;
+    core->ring = mesh_ring_new(conf->conf);
+    core->stats = edge_stat_new();
+    core->arena = mesh_arena_new();
+    core->peers = mesh_alloc(mesh_conf_nodes(conf->conf) * sizeof *core->peers);
+    core->sessions = mesh_table_u64();
+    core->requests = mesh_table_u64();
+    core->last_corr = mesh_rand_next(&core->rand);
+    core->tick = now.mono / EDGE_TICK_MS;
+    TAILQ_INIT(&core->all);
+    TAILQ_INIT(&core->ready);
+    TAILQ_INIT(&core->attach_queue);
+    TAILQ_INIT(&core->ack_queue);
+    TAILQ_INIT(&core->waiting);
+    TAILQ_INIT(&core->attaching);
+    for (size_t i = 0; i < EDGE_WHEEL; i++) {
+        TAILQ_INIT(&core->wheel[i]);
+    }
+    return core;
+}
+
+static void leave_ready(edge_core *core, edge_session *s)
+{
+    if (s->ready_state == EDGE_READY) {
+        TAILQ_REMOVE(&core->ready, s, ready);
+    }
+    s->ready_state = EDGE_IDLE;
+}
+
+static void leave_acks(edge_core *core, edge_session *s)
+{
+    if (s->ack_waits) {
+        TAILQ_REMOVE(&core->ack_queue, s, ack);
+        s->ack_waits = false;
+    }
+}
+
+static void session_destroy(edge_core *core, edge_session *s)
+{
+    edge_table_forget(core, s);
+    edge_attach_stop(core, s);
+    leave_acks(core, s);
+    leave_ready(core, s);
+    edge_timer_remove(core, s);
+    TAILQ_REMOVE(&core->all, s, all);
+    zhashx_delete(core->sessions, &s->id);
+    edge_session_drop_queue(s);
+    free(s->token);
+    free(s->user);
+    free(s->device);
+    free(s->name);
+    free(s);
+}
+
+void edge_core_destroy(edge_core **core_p)
+{
+    edge_core *core = *core_p;
+    if (core == NULL) {
+        return;
+    }
+    for (edge_session *s = TAILQ_FIRST(&core->all); s != NULL; s = TAILQ_FIRST(&core->all)) {
+        session_destroy(core, s);
+    }
+    zhashx_destroy(&core->requests);
+    zhashx_destroy(&core->sessions);
+    edge_codec_push_fini(&core->push);
+    free(core->peers);
+    mesh_arena_destroy(&core->arena);
+    mesh_stats_destroy(&core->stats);
+    mesh_ring_destroy(&core->ring);
+    free(core);
+    *core_p = NULL;
+}
+
+edge_session *edge_core_find(const edge_core *core, edge_session_id id)
+{
+    return zhashx_lookup(core->sessions, &id);
+}
+
+size_t edge_core_sessions(const edge_core *core)
+{
+    return zhashx_size(core->sessions);
+}
+
+mesh_stats *edge_core_stats(edge_core *core)
+{
+    return core->stats;
+}
+
+const mesh_ring *edge_core_ring(const edge_core *core)
+{
+    return core->ring;
+}
+
+/* ---- sockets ---- */
+
+mesh_err edge_core_open(edge_core *core, edge_codec_kind codec, const char *token, mesh_time now,
+                        edge_session_id *session_p)
+{
+    if (core->draining || edge_core_sessions(core) >= core->max_sessions) {
+        return MESH_FULL;
+    }
+    edge_session *s = mesh_alloc(sizeof *s);
+    do {
+        s->id = mesh_rand_next(&core->rand);
+    } while (s->id == 0 || edge_core_find(core, s->id) != NULL);
+    s->codec = codec;
+    s->token = token == NULL ? NULL : mesh_strdup(token);
+    s->router = MESH_NO_PEER;
+    s->opened = s->seen = s->progress_at = now.mono;
+    s->token_until = s->drain_at = MESH_NEVER;
+    edge_limit_init(&s->limit, core->burst, now.mono);
+    TAILQ_INIT(&s->requests);
+    int rc = zhashx_insert(core->sessions, &s->id, s);
+    assert(rc == 0);
+    TAILQ_INSERT_TAIL(&core->all, s, all);
+    TAILQ_INSERT_TAIL(&core->wheel[0], s, wheel);
+    edge_timer_place(core, s, now);
+    mesh_stats_add(core->stats, EDGE_STAT_OPENED, 1);
+    mesh_stats_set(core->stats, EDGE_STAT_SESSIONS, edge_core_sessions(core));
+    *session_p = s->id;
+    return MESH_OK;
+}
+
+/* False: the frame is over the limit and was answered. */
+static bool within_rate(edge_core *core, edge_session *s, uint64_t id, bool cheap, mesh_time now)
+{
+    uint32_t after_ms;
+    if (edge_limit_take(&s->limit, core->rate, core->burst, cheap ? EDGE_LIMIT_ACK : EDGE_LIMIT_REQUEST, now.mono,
+                        &after_ms)) {
+        s->limited = 0;
+        return true;
+    }
+    mesh_stats_add(core->stats, EDGE_STAT_LIMITED, 1);
+    edge_core_error(core, s, id, FAULT_RATE_LIMITED, after_ms, NULL, now);
+    if (++s->limited >= EDGE_LIMITED_MAX) {
+        edge_core_close(core, s, EDGE_CLOSE_FLOOD, now);
+    }
+    return false;
+}
+
+void edge_core_input(edge_core *core, edge_session_id session, mesh_slice bytes, mesh_time now, mesh_out *out)
+{
+    edge_session *s = edge_core_find(core, session);
+    if (s == NULL) {
+        return;
+    }
+    s->seen = now.mono;
+    edge_codec_reader reader;
+    edge_codec_open(&reader, s->codec, bytes);
+    for (unsigned n = 0; s->state != EDGE_CLOSED; n++) {
+        mesh_arena_reset(core->arena);
+        Client__Request *request = NULL;
+        uint64_t id;
+        uint32_t fault;
+        char detail[96];
+        mesh_err err = edge_codec_request(&reader, core->arena, &request, &id, &fault, detail, sizeof detail);
+        if (err == MESH_AGAIN) {
+            break;
+        }
+        mesh_stats_add(core->stats, EDGE_STAT_FRAMES, 1);
+        bool ack = err == MESH_OK && request->body_case == CLIENT__REQUEST__BODY_ACK;
+        if (!within_rate(core, s, id, ack, now)) {
+            continue;
+        }
+        if (n >= EDGE_FRAMES_PER_MESSAGE) {
+            mesh_stats_add(core->stats, EDGE_STAT_MALFORMED, 1);
+            edge_core_error(core, s, id, FAULT_MALFORMED, 0, "too many frames in one message: the rest was not read",
+                            now);
+            break;
+        }
+        if (err != MESH_OK) {
+            mesh_stats_add(core->stats, EDGE_STAT_MALFORMED, 1);
+            edge_core_error(core, s, id, fault, 0, detail, now);
+            continue;
+        }
+        edge_request_take(core, s, request, now, out);
+    }
+}
+
+void edge_core_refuse(edge_core *core, edge_session_id session, uint32_t fault, mesh_time now)
+{
+    edge_session *s = edge_core_find(core, session);
+    if (s != NULL && s->state != EDGE_CLOSED) {
+        mesh_stats_add(core->stats, EDGE_STAT_MALFORMED, 1);
+        edge_core_error(core, s, 0, fault, 0, NULL, now);
+        edge_core_close(core, s, edge_close_of_fault(fault), now);
+    }
+}
+
+void edge_core_closed(edge_core *core, edge_session_id session, mesh_time now, mesh_out *out)
+{
+    (void)now;
+    edge_session *s = edge_core_find(core, session);
+    if (s == NULL) {
+        return;
+    }
+    if (s->user != NULL && s->router != MESH_NO_PEER && core->peers[s->router].up) {
+        Mesh__Detach detach = MESH__DETACH__INIT;
+        detach.user = s->user;
+        detach.session = s->id;
+        MESH_MSG(msg, DETACH, detach, &detach);
+        edge_table_stamp(core, &msg, s->user);
+        mesh_out_put(out, s->router, &msg);
+    }
+    session_destroy(core, s);
+    mesh_stats_set(core->stats, EDGE_STAT_SESSIONS, edge_core_sessions(core));
+}
+
+void edge_core_pong(edge_core *core, edge_session_id session, mesh_time now)
+{
+    edge_session *s = edge_core_find(core, session);
+    if (s != NULL) {
+        s->seen = now.mono;
+    }
+}
+
+/* ---- what the shell writes ---- */
+
+void edge_core_ready(edge_core *core, edge_session *s)
+{
+    if (s->ready_state == EDGE_IDLE) {
+        s->ready_state = EDGE_READY;
+        TAILQ_INSERT_TAIL(&core->ready, s, ready);
+    }
+}
+
+bool edge_core_next_ready(edge_core *core, edge_session_id *session_p)
+{
+    edge_session *s = TAILQ_FIRST(&core->ready);
+    if (s == NULL) {
+        return false;
+    }
+    TAILQ_REMOVE(&core->ready, s, ready);
+    s->ready_state = EDGE_TAKEN;
+    *session_p = s->id;
+    return true;
+}
+
+mesh_slice edge_core_pending(edge_core *core, edge_session_id session, uint16_t *close_code, const char **close_reason)
+{
+    *close_code = 0;
+    *close_reason = "";
+    edge_session *s = edge_core_find(core, session);
+    if (s == NULL) {
+        return (mesh_slice){ NULL, 0 };
+    }
+    mesh_slice chunk = edge_session_chunk(s);
+    if (s->state == EDGE_CLOSED && chunk.size == edge_session_queued(s)) {
+        *close_code = s->close_code;
+        *close_reason = edge_close_get(s->close_code)->reason;
+        s->close_shown = true;
+    } else if (chunk.size == 0) {
+        leave_ready(core, s); /* nothing after all: what comes next is announced again */
+    }
+    return chunk;
+}
+
+void edge_core_wrote(edge_core *core, edge_session_id session, size_t bytes, mesh_time now, mesh_out *out)
+{
+    edge_session *s = edge_core_find(core, session);
+    if (s == NULL) {
+        return;
+    }
+    if (bytes > 0) {
+        s->progress_at = now.mono;
+        edge_session_taken(s, bytes);
+    }
+    leave_ready(core, s);
+    if (edge_session_queued(s) > 0 || (s->state == EDGE_CLOSED && !s->close_shown)) {
+        edge_core_ready(core, s);
+    }
+    if (s->attach_state == EDGE_ATTACH_STARVED && edge_session_queued(s) < EDGE_SENDQ_MAX / 2) {
+        edge_attach_send(core, s, now, out);
+    }
+}
+
+void edge_core_put(edge_core *core, edge_session *s, const Client__Event *event, mesh_time now)
+{
+    if (s->state == EDGE_CLOSED) {
+        return;
+    }
+    if (edge_session_queued(s) == 0) {
+        s->progress_at = now.mono;
+    }
+    edge_codec_put_event(s->codec, event, &s->queue);
+    if (edge_session_queued(s) > EDGE_ANSWERS_MAX) {
+        edge_session_drop_queue(s);
+        edge_core_close(core, s, EDGE_CLOSE_SLOW, now);
+        return;
+    }
+    edge_core_ready(core, s);
+}
+
+void edge_core_error(edge_core *core, edge_session *s, uint64_t id, uint32_t fault, uint32_t after_ms,
+                     const char *detail, mesh_time now)
+{
+    const mesh_fault_info *cause = mesh_fault_get(fault);
+    const mesh_fault_info *shown = cause->code >= FAULT_NOT_OWNER ? mesh_fault_get(FAULT_UNAVAILABLE) : cause;
+    Client__Error error = CLIENT__ERROR__INIT;
+    error.code = (uint32_t)shown->code;
+    error.name = (char *)(uintptr_t)shown->name;
+    error.message = (char *)(uintptr_t)(detail == NULL || detail[0] == '\0' ? shown->message : detail);
+    error.retry = (Client__Retry)shown->retry;
+    error.after_ms = after_ms != 0 ? after_ms : cause->after_ms;
+    Client__Event event = CLIENT__EVENT__INIT;
+    event.id = id;
+    event.body_case = CLIENT__EVENT__BODY_ERROR;
+    event.error = &error;
+    mesh_stats_add(core->stats, EDGE_STAT_ERRORS, 1);
+    edge_core_put(core, s, &event, now);
+}
+
+void edge_core_done(edge_core *core, edge_session *s, uint64_t id, mesh_time now)
+{
+    if (id != 0) {
+        Client__Done done = CLIENT__DONE__INIT;
+        Client__Event event = CLIENT__EVENT__INIT;
+        event.id = id;
+        event.body_case = CLIENT__EVENT__BODY_DONE;
+        event.done = &done;
+        edge_core_put(core, s, &event, now);
+    }
+}
+
+static edge_stat close_stat(edge_close code)
+{
+    switch (code) {
+    case EDGE_CLOSE_REPLACED:
+        return EDGE_STAT_CLOSED_REPLACED;
+    case EDGE_CLOSE_HELLO_TIMEOUT:
+        return EDGE_STAT_CLOSED_HELLO;
+    case EDGE_CLOSE_SILENT:
+        return EDGE_STAT_CLOSED_SILENT;
+    case EDGE_CLOSE_SLOW:
+        return EDGE_STAT_CLOSED_SLOW;
+    case EDGE_CLOSE_FLOOD:
+        return EDGE_STAT_CLOSED_FLOOD;
+    case EDGE_CLOSE_DRAINING:
+        return EDGE_STAT_CLOSED_DRAINING;
+    case EDGE_CLOSE_UNAUTHORIZED:
+    case EDGE_CLOSE_TOKEN_EXPIRED:
+        return EDGE_STAT_CLOSED_TOKEN;
+    default:
+        return EDGE_STAT_CLOSED_OTHER;
+    }
+}
+
+void edge_core_close(edge_core *core, edge_session *s, edge_close code, mesh_time now)
+{
+    if (s->state == EDGE_CLOSED) {
+        return;
+    }
+    edge_session_move(s, EDGE_CLOSED);
+    s->close_code = (uint16_t)code;
+    s->closed_at = now.mono;
+    edge_table_forget(core, s);
+    edge_attach_stop(core, s);
+    leave_acks(core, s);
+    edge_timer_place(core, s, now);
+    edge_core_ready(core, s);
+    mesh_stats_add(core->stats, (unsigned)close_stat(code), 1);
+}
+
+void edge_core_drain(edge_core *core, mesh_time now)
+{
+    if (core->draining) {
+        return;
+    }
+    core->draining = true;
+    size_t n = edge_core_sessions(core);
+    size_t i = 0;
+    for (edge_session *s = TAILQ_FIRST(&core->all); s != NULL; s = TAILQ_NEXT(s, all)) {
+        s->drain_at = now.mono + (mesh_ms)i++ * core->drain_ms / (mesh_ms)n;
+        if (s->state == EDGE_HELLO) {
+            edge_core_close(core, s, EDGE_CLOSE_DRAINING, now);
+        } else {
+            edge_timer_place(core, s, now);
+        }
+    }
+}
+
+/* ---- mesh ---- */
+
+static void take_ring(edge_core *core, const Mesh__Ring *ring, mesh_time now)
+{
+    if (mesh_ring_set(core->ring, ring) != MESH_OK) {
+        return; /* every router tells: most are not news */
+    }
+    mesh_stats_set(core->stats, EDGE_STAT_EPOCH, mesh_ring_epoch(core->ring));
+    for (size_t i = 0; i < mesh_conf_nodes(core->conf); i++) {
+        if (core->peers[i].up && !mesh_ring_has(core->ring, (mesh_peer)i)) {
+            edge_table_lost(core, (mesh_peer)i, now);
+        }
+    }
+    edge_attach_ring(core, now);
+}
+
+void edge_core_message(edge_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now,
+                       mesh_out *out)
+{
+    (void)packed;
+    (void)out;
+    mesh_arena_reset(core->arena);
+    switch (msg->body_case) {
+    case MESH__MSG__BODY_RING:
+        take_ring(core, msg->ring, now);
+        break;
+    case MESH__MSG__BODY_LIVE:
+        edge_downlink_live(core, from, msg->live, now);
+        break;
+    case MESH__MSG__BODY_SESSION_HEADS:
+        edge_downlink_heads(core, from, msg->session_heads, now);
+        break;
+    case MESH__MSG__BODY_REPLACED:
+        edge_downlink_replaced(core, from, msg->replaced, now);
+        break;
+    case MESH__MSG__BODY_FAULT:
+    case MESH__MSG__BODY_SENT:
+    case MESH__MSG__BODY_PAGE:
+    case MESH__MSG__BODY_MEMBER_LIST:
+    case MESH__MSG__BODY_CHAT_LIST:
+    case MESH__MSG__BODY_DONE:
+    case MESH__MSG__BODY_ATTACHED:
+        edge_answer_take(core, from, msg, now);
+        break;
+    default:
+        mesh_stats_add(core->stats, EDGE_STAT_MESH_MALFORMED, 1);
+        break;
+    }
+}
+
+void edge_core_down(edge_core *core, mesh_peer peer, mesh_time now, mesh_out *out)
+{
+    (void)out;
+    core->peers[peer].up = false;
+    edge_table_lost(core, peer, now);
+    edge_attach_down(core, peer, now);
+}
+
+void edge_core_up(edge_core *core, mesh_peer peer, uint64_t boot, mesh_time now, mesh_out *out)
+{
+    if (core->peers[peer].up) {
+        edge_core_down(core, peer, now, out); /* reborn: what it knew is gone */
+    }
+    core->peers[peer] = (edge_peer_state){ true, boot };
+    edge_attach_up(core, peer);
+}
+
+mesh_ms edge_core_turn(edge_core *core, mesh_time now, mesh_out *out)
+{
+    mesh_arena_reset(core->arena);
+    edge_table_expire(core, now);
+    edge_timer_turn(core, now);
+    edge_attach_turn(core, now, out);
+    edge_downlink_acks(core, now, out);
+    if (!TAILQ_EMPTY(&core->attach_queue)) {
+        return now.mono;
+    }
+    mesh_ms timer = edge_timer_next(core);
+    mesh_ms table = edge_table_next(core);
+    return timer < table ? timer : table;
+}

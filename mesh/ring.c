@@ -1,0 +1,185 @@
+#include "mesh/ring.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mesh/alloc.h"
+
+#define SHARD_ALL 0u
+
+struct mesh_ring {
+    const mesh_conf *conf;
+    uint64_t epoch;
+    uint64_t *weights; /* per peer: hash of the node's name */
+    bool *live;        /* per peer */
+    uint64_t *boots;   /* per peer; 0 when not live */
+    size_t n_live;
+    mesh_peer store;             /* first store of SHARD_ALL */
+    mesh_peer owner[MESH_SLOTS]; /* worked out when the ring is set: a lookup is one read */
+};
+
+/* Which shard stores a slot. */
+static uint32_t shard_of(mesh_slot slot)
+{
+    (void)slot;
+    return SHARD_ALL;
+}
+
+static mesh_peer first_store(const mesh_conf *conf, uint32_t shard)
+{
+    for (size_t i = 0; i < mesh_conf_nodes(conf); i++) {
+        const mesh_node_conf *node = mesh_conf_node(conf, (mesh_peer)i);
+        if (node->role == MESH_STORE && node->shard == shard) {
+            return (mesh_peer)i;
+        }
+    }
+    return MESH_NO_PEER;
+}
+
+static void no_owners(mesh_ring *ring)
+{
+    for (size_t i = 0; i < MESH_SLOTS; i++) {
+        ring->owner[i] = MESH_NO_PEER;
+    }
+}
+
+mesh_ring *mesh_ring_new(const mesh_conf *conf)
+{
+    size_t n = mesh_conf_nodes(conf);
+    mesh_ring *ring = mesh_alloc(sizeof *ring);
+    ring->conf = conf;
+    ring->weights = mesh_alloc(n * sizeof *ring->weights);
+    ring->live = mesh_alloc(n * sizeof *ring->live);
+    ring->boots = mesh_alloc(n * sizeof *ring->boots);
+    for (size_t i = 0; i < n; i++) {
+        ring->weights[i] = mesh_id_hash(mesh_conf_hash_key(conf), mesh_conf_node(conf, (mesh_peer)i)->name);
+    }
+    ring->store = first_store(conf, SHARD_ALL);
+    no_owners(ring);
+    return ring;
+}
+
+void mesh_ring_destroy(mesh_ring **ring_p)
+{
+    mesh_ring *ring = *ring_p;
+    if (ring == NULL) {
+        return;
+    }
+    free(ring->weights);
+    free(ring->live);
+    free(ring->boots);
+    free(ring);
+    *ring_p = NULL;
+}
+
+static uint64_t mix(uint64_t name_hash, mesh_slot slot)
+{
+    uint64_t z = name_hash ^ ((uint64_t)slot + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static mesh_peer heaviest(const mesh_ring *ring, const mesh_peer *routers, size_t n, mesh_slot slot)
+{
+    mesh_peer best = MESH_NO_PEER;
+    uint64_t best_weight = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t weight = mix(ring->weights[routers[i]], slot);
+        if (best == MESH_NO_PEER || weight > best_weight) {
+            best = routers[i];
+            best_weight = weight;
+        }
+    }
+    return best;
+}
+
+static void place_slots(mesh_ring *ring)
+{
+    mesh_peer routers[MESH_NODES_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < mesh_conf_nodes(ring->conf); i++) {
+        if (ring->live[i]) {
+            routers[n++] = (mesh_peer)i;
+        }
+    }
+    ring->n_live = n;
+    for (size_t slot = 0; slot < MESH_SLOTS; slot++) {
+        ring->owner[slot] = heaviest(ring, routers, n, (mesh_slot)slot);
+    }
+}
+
+mesh_err mesh_ring_set(mesh_ring *ring, const Mesh__Ring *from)
+{
+    if (from->epoch <= ring->epoch) {
+        return MESH_STALE;
+    }
+    size_t n = mesh_conf_nodes(ring->conf);
+    for (size_t i = 0; i < n; i++) {
+        ring->live[i] = false;
+        ring->boots[i] = 0;
+    }
+    for (size_t i = 0; i < from->n_routers; i++) {
+        mesh_peer peer = mesh_conf_find(ring->conf, from->routers[i]->name);
+        if (peer == MESH_NO_PEER || mesh_conf_node(ring->conf, peer)->role != MESH_ROUTER || ring->live[peer]) {
+            continue;
+        }
+        ring->live[peer] = true;
+        ring->boots[peer] = from->routers[i]->boot;
+    }
+    ring->epoch = from->epoch;
+    place_slots(ring);
+    return MESH_OK;
+}
+
+uint64_t mesh_ring_epoch(const mesh_ring *ring)
+{
+    return ring->epoch;
+}
+
+Mesh__Ring *mesh_ring_message(const mesh_ring *ring, mesh_arena *arena)
+{
+    Mesh__Ring *message = mesh_arena_alloc(arena, sizeof *message);
+    mesh__ring__init(message);
+    message->epoch = ring->epoch;
+    message->routers = mesh_arena_alloc(arena, ring->n_live * sizeof *message->routers);
+    for (size_t i = 0; i < mesh_conf_nodes(ring->conf); i++) {
+        if (!ring->live[i]) {
+            continue;
+        }
+        Mesh__RingNode *node = mesh_arena_alloc(arena, sizeof *node);
+        mesh__ring_node__init(node);
+        node->name = mesh_arena_strdup(arena, mesh_conf_node(ring->conf, (mesh_peer)i)->name);
+        node->boot = ring->boots[i];
+        message->routers[message->n_routers++] = node;
+    }
+    return message;
+}
+
+mesh_peer mesh_ring_router(const mesh_ring *ring, mesh_slot slot)
+{
+    assert(slot < MESH_SLOTS);
+    return ring->owner[slot];
+}
+
+mesh_peer mesh_ring_router_of(const mesh_ring *ring, const char *qid)
+{
+    return ring->owner[mesh_id_slot(mesh_conf_hash_key(ring->conf), qid)];
+}
+
+mesh_peer mesh_ring_store_of(const mesh_ring *ring, const char *qid)
+{
+    mesh_slot slot = mesh_id_slot(mesh_conf_hash_key(ring->conf), qid);
+    return shard_of(slot) == SHARD_ALL ? ring->store : MESH_NO_PEER;
+}
+
+bool mesh_ring_has(const mesh_ring *ring, mesh_peer router)
+{
+    return router < mesh_conf_nodes(ring->conf) && ring->live[router];
+}
+
+uint64_t mesh_ring_boot(const mesh_ring *ring, mesh_peer router)
+{
+    return mesh_ring_has(ring, router) ? ring->boots[router] : 0;
+}

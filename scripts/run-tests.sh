@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Runs what `make check` built and closes with one line: N passed, N failed.
+# usage: run-tests.sh BUILD_DIR STAGE…      stages: lint unit story random live web fuzz
+# RANDOM_SECONDS (110) and RANDOM_FIRST (from the clock) steer the random stage; output of each test is in BUILD_DIR/log.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+build=$1
+shift
+mkdir -p "$build/log"
+passed=0 failed=0
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=0:strict_string_checks=1}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+PARLEY=$(realpath "$build/parley")
+export PARLEY
+
+count() { # count PASSED FAILED
+    passed=$((passed + $1))
+    failed=$((failed + $2))
+}
+
+show_failure() { # of NAME LOG
+    echo "--- $1 failed; the end of $2:"
+    tail -n 60 "$2"
+}
+
+run_one() { # NAME SECONDS COMMAND…: the command is one test
+    local name=$1 limit=$2 log=$build/log/$1.log
+    shift 2
+    if timeout "$limit" "$@" >"$log" 2>&1; then
+        count 1 0
+        tail -n 1 "$log"
+    else
+        count 0 1
+        show_failure "$name" "$log"
+    fi
+}
+
+run_cmocka() { # BINARY: as many tests as it says
+    local name log ok status
+    name=$(basename "$1")
+    log=$build/log/$name.log
+    timeout 120 "$1" >"$log" 2>&1
+    status=$?
+    ok=$(grep -c '^\[       OK \]' "$log")
+    if [ "$status" -eq 0 ] && [ "$ok" -gt 0 ]; then
+        count "$ok" 0
+        echo "  $name: $ok passed"
+    else
+        local bad
+        bad=$(grep -c '^\[  FAILED  \] [a-z_0-9]*$' "$log")
+        count "$ok" "$((bad > 0 ? bad : 1))"
+        show_failure "$name" "$log"
+    fi
+}
+
+run_node() { # DIRECTORY: node's own test runner, one file at a time
+    local name=$1 log=$build/log/$1.log
+    timeout 420 node --test --test-concurrency=1 "tests/$1"/*.test.mjs >"$log" 2>&1
+    local status=$? ok bad
+    ok=$(sed -nE 's/^(# |ℹ )pass ([0-9]+)$/\2/p' "$log" | tail -n 1)
+    bad=$(sed -nE 's/^(# |ℹ )fail ([0-9]+)$/\2/p' "$log" | tail -n 1)
+    if [ "$status" -eq 0 ] && [ "${ok:-0}" -gt 0 ]; then
+        count "$ok" 0
+        echo "  $name: $ok passed"
+    else
+        count "${ok:-0}" "$((${bad:-0} > 0 ? bad : 1))"
+        show_failure "$name" "$log"
+    fi
+}
+
+run_random() { # both cores, different seeds
+    local seconds=${RANDOM_SECONDS:-110} first=${RANDOM_FIRST:-$(($(date +%s) % 1000000 * 1000))} i pids=()
+    echo "  random: seeds from $first and $((first + 500000000)), $seconds s"
+    for i in 0 1; do
+        "$build/tests/random/random" --first "$((first + i * 500000000))" --seeds 100000000 --seconds "$seconds" \
+            >"$build/log/random$i.log" 2>&1 &
+        pids+=($!)
+    done
+    for i in 0 1; do
+        if wait "${pids[$i]}"; then
+            count 1 0
+            tail -n 1 "$build/log/random$i.log"
+        else
+            count 0 1
+            show_failure "random$i" "$build/log/random$i.log"
+        fi
+    done
+}
+
+for stage in "$@"; do
+    start=$(date +%s)
+    echo "== $stage"
+    case "$stage" in
+    lint) run_one lint 300 scripts/lint.sh ;;
+    unit) for t in tests/unit/test_*.c; do run_cmocka "$build/${t%.c}"; done ;;
+    story) for t in tests/story/test_*.c; do run_cmocka "$build/${t%.c}"; done ;;
+    random) run_random ;;
+    live) run_node live ;;
+    web)
+        (cd tests/web && { [ -d node_modules ] || npm ci --no-audit --no-fund --ignore-scripts >/dev/null; })
+        run_node web
+        ;;
+    fuzz) run_one fuzz 300 make -s fuzz-run ;;
+    *)
+        echo "run-tests.sh: no stage $stage" >&2
+        exit 2
+        ;;
+    esac
+    echo "   ($(($(date +%s) - start)) s)"
+done
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

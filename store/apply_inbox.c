@@ -1,0 +1,294 @@
+/* append, attach, inbox_ack, profile: what happens to a user's inbox. */
+#include <string.h>
+
+#include "store/core.h"
+#include "store/fsm.h"
+#include "store/metrics.h"
+
+#define TRIM_EVERY 128 /* a cursor that passes a multiple of this trims */
+#define TRIM_ROWS 512  /* rows deleted at once */
+
+/* The user and, with devices, their devices. NULL: answered. */
+static store_user *find_user(store_fsm *fsm, const char *id, bool devices, Mesh__Msg *answer)
+{
+    store_user *user;
+    mesh_err err = store_users_get(fsm->users, id, &user);
+    if (err == MESH_OK && devices) {
+        err = store_users_load_devices(fsm->users, user);
+    }
+    if (err != MESH_OK) {
+        store_fsm_broken(fsm, fsm->arena, answer);
+        return NULL;
+    }
+    return user;
+}
+
+/* ---- append ---- */
+
+/* An inbox row: the entry, or when it is long, only where it is. */
+static void pack_inbox_row(const Mesh__Entry *entry, mesh_buf *out)
+{
+    Mesh__Entry row = *entry;
+    if (mesh_wire_size(&row) > 2 * STORE_INBOX_INLINE || row.body.len > STORE_INBOX_INLINE) {
+        row.body = (ProtobufCBinaryData){ 0 };
+        row.n_attachments = 0;
+        row.n_users = 0;
+        row.body_elsewhere = true;
+    }
+    mesh_buf_clear(out);
+    mesh_wire_pack(&row, out);
+}
+
+static mesh_err load_position(store_fsm *fsm, const store_key *key, Store__UserChatRow *position)
+{
+    mesh_slice value;
+    ProtobufCMessage *row;
+    store__user_chat_row__init(position);
+    mesh_err err = store_rows_get(fsm->rows, key, true, &value);
+    if (err == MESH_NOT_FOUND) {
+        return MESH_OK;
+    }
+    if (err != MESH_OK || mesh_wire_unpack(&store__user_chat_row__descriptor, value, fsm->arena, &row) != MESH_OK) {
+        return MESH_CORRUPT;
+    }
+    *position = *(const Store__UserChatRow *)row;
+    return MESH_OK;
+}
+
+/* Order and exactly-once rest on this check alone: prev against the last seq of this chat in this inbox. */
+static mesh_err append_one(store_fsm *fsm, const Mesh__Entry *entry, const Mesh__Recipient *to, uint64_t epoch,
+                           mesh_slice packed, Mesh__AppendResult *result)
+{
+    store_user *user;
+    Store__UserChatRow position;
+    store_key key;
+    mesh_err err = store_users_get(fsm->users, to->user, &user);
+    if (err != MESH_OK) {
+        return err;
+    }
+    if (fsm->fences[user->slot] > epoch) {
+        result->state = MESH__APPEND_STATE__APPEND_REFUSED;
+        result->expected = fsm->fences[user->slot];
+        mesh_stats_add(fsm->stats, STORE_M_APPEND_REFUSED, 1);
+        return MESH_OK;
+    }
+    store_key_user_chat(&key, to->user, entry->chat);
+    err = load_position(fsm, &key, &position);
+    if (err != MESH_OK) {
+        return err;
+    }
+    if (position.last_seq >= entry->seq) {
+        result->state = MESH__APPEND_STATE__APPEND_DUP;
+        result->inbox_seq = user->head;
+        mesh_stats_add(fsm->stats, STORE_M_APPEND_DUPS, 1);
+        return MESH_OK;
+    }
+    if (position.last_seq != to->prev) {
+        result->state = MESH__APPEND_STATE__APPEND_GAP;
+        result->expected = position.last_seq;
+        mesh_stats_add(fsm->stats, STORE_M_APPEND_GAPS, 1);
+        return MESH_OK;
+    }
+    position.last_seq = entry->seq;
+    position.inbox_seq = ++user->head;
+    if (strcmp(entry->sender, to->user) == 0) {
+        position.own_count = entry->count;
+    }
+    store_rows_pack(fsm->rows, &key, &position, STORE_ROW_HOT);
+    store_key_inbox(&key, to->user, user->head);
+    store_rows_put(fsm->rows, &key, packed, STORE_ROW_ONLY);
+    result->state = MESH__APPEND_STATE__APPEND_DONE;
+    result->inbox_seq = user->head;
+    mesh_stats_add(fsm->stats, STORE_M_APPENDS, 1);
+    return MESH_OK;
+}
+
+void store_apply_append(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
+{
+    const Mesh__Append *append = msg->append;
+    pack_inbox_row(append->entry, &fsm->scratch);
+    mesh_slice packed = mesh_buf_slice(&fsm->scratch);
+    Mesh__Appended *appended = mesh_arena_alloc(fsm->arena, sizeof *appended);
+    Mesh__AppendResult *results = mesh_arena_alloc(fsm->arena, append->n_users * sizeof *results);
+    mesh__appended__init(appended);
+    appended->era = fsm->era;
+    appended->n_results = append->n_users;
+    appended->results = mesh_arena_alloc(fsm->arena, append->n_users * sizeof *appended->results);
+    for (size_t i = 0; i < append->n_users; i++) {
+        mesh__append_result__init(&results[i]);
+        appended->results[i] = &results[i];
+        if (append_one(fsm, append->entry, append->users[i], msg->epoch, packed, &results[i]) != MESH_OK) {
+            store_fsm_broken(fsm, fsm->arena, answer);
+            return;
+        }
+    }
+    answer->body_case = MESH__MSG__BODY_APPENDED;
+    answer->appended = appended;
+}
+
+/* ---- attach ---- */
+
+static bool raise_fence(store_fsm *fsm, mesh_slot slot, uint64_t epoch, Mesh__Msg *answer)
+{
+    if (fsm->fences[slot] > epoch) {
+        store_fsm_fault(fsm->arena, answer, FAULT_NOT_OWNER);
+        answer->fault->expected = fsm->fences[slot];
+        return false;
+    }
+    if (fsm->fences[slot] < epoch) {
+        uint8_t value[8];
+        store_key key;
+        fsm->fences[slot] = epoch;
+        mesh_put_u64be(value, epoch);
+        store_key_fence(&key, slot);
+        store_rows_put(fsm->rows, &key, (mesh_slice){ value, sizeof value }, STORE_ROW_ONLY);
+    }
+    return true;
+}
+
+/* The device's row with its generation settled. NULL: a newer session holds it. */
+static store_device *claim_device(store_fsm *fsm, store_user *user, const Mesh__Attach *attach)
+{
+    store_device *device = store_user_device(user, attach->device);
+    if (device == NULL) {
+        device = store_user_add_device(user, attach->device, fsm->rows);
+    }
+    if (attach->fresh) {
+        device->generation++;
+    } else if (attach->generation < device->generation) {
+        return NULL;
+    } else {
+        device->generation = attach->generation;
+    }
+    return device;
+}
+
+void store_apply_attach(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
+{
+    const Mesh__Attach *attach = msg->attach;
+    store_user *user = find_user(fsm, attach->user, true, answer);
+    if (user == NULL || !raise_fence(fsm, user->slot, msg->epoch, answer)) {
+        return;
+    }
+    store_device *device = claim_device(fsm, user, attach);
+    if (device == NULL) {
+        store_fsm_fault(fsm->arena, answer, FAULT_REPLACED);
+        return;
+    }
+    bool resync = !attach->has_cursor || attach->era != fsm->era || attach->after > user->head ||
+                  attach->after < user->trimmed;
+    /* What a running session was sent is not yet what its device keeps; a hello's cursor is. */
+    uint64_t kept = attach->fresh || attach->acked > attach->after ? attach->after : attach->acked;
+    uint64_t cursor = resync ? user->head : kept;
+    device->cursor = cursor > device->cursor ? cursor : device->cursor;
+    device->used_ms = fsm->stamp;
+    store_user_save_device(user, device, fsm->rows);
+
+    Mesh__Attached *attached = mesh_arena_alloc(fsm->arena, sizeof *attached);
+    mesh__attached__init(attached);
+    attached->session = attach->session;
+    attached->era = fsm->era;
+    attached->head = user->head;
+    attached->resync = resync;
+    attached->generation = device->generation;
+    attached->name = mesh_arena_strdup(fsm->arena, user->name);
+    attached->after = resync ? user->head : attach->after;
+    answer->body_case = MESH__MSG__BODY_ATTACHED;
+    answer->attached = attached;
+    mesh_stats_add(fsm->stats, STORE_M_ATTACHES, 1);
+}
+
+/* ---- inbox_ack ---- */
+
+/* Is the row older than the time inboxes are kept? A row that was written by this very entry is not. */
+static bool row_expired(store_fsm *fsm, const store_user *user, uint64_t inbox_seq, uint64_t before)
+{
+    store_key key;
+    mesh_slice value;
+    ProtobufCMessage *message;
+    store_key_inbox(&key, user->id, inbox_seq);
+    mesh_err err = store_rows_get(fsm->rows, &key, false, &value);
+    if (err == MESH_NOT_FOUND) {
+        return false;
+    }
+    if (err != MESH_OK || mesh_wire_unpack(&mesh__entry__descriptor, value, fsm->arena, &message) != MESH_OK) {
+        fsm->error = MESH_CORRUPT;
+        return false;
+    }
+    return ((const Mesh__Entry *)message)->ts_ms < before;
+}
+
+/* Rows that every device has, or that are too old, go; the last one stays: it is the head. */
+static void trim(store_fsm *fsm, store_user *user)
+{
+    uint64_t last = user->trimmed + TRIM_ROWS;
+    if (user->head == 0) {
+        return;
+    }
+    last = last < user->head - 1 ? last : user->head - 1;
+    uint64_t acked = UINT64_MAX;
+    for (size_t i = 0; i < user->n_devices; i++) {
+        acked = user->devices[i].cursor < acked ? user->devices[i].cursor : acked;
+    }
+    uint64_t upto = acked < last ? acked : last;
+    upto = upto > user->trimmed ? upto : user->trimmed;
+    uint64_t keep = (uint64_t)STORE_INBOX_KEEP_MS;
+    uint64_t before = fsm->stamp > keep ? fsm->stamp - keep : 0;
+    while (upto < last && row_expired(fsm, user, upto + 1, before)) {
+        upto++;
+    }
+    if (upto == user->trimmed) {
+        return;
+    }
+    mesh_stats_add(fsm->stats, STORE_M_TRIMMED, upto - user->trimmed);
+    for (uint64_t seq = user->trimmed + 1; seq <= upto; seq++) {
+        store_key key;
+        store_key_inbox(&key, user->id, seq);
+        store_rows_delete(fsm->rows, &key);
+    }
+    user->trimmed = upto;
+    store_user_save(user, fsm->rows);
+}
+
+void store_apply_inbox_ack(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
+{
+    const Mesh__InboxAck *ack = msg->inbox_ack;
+    store_user *user = find_user(fsm, ack->user, true, answer);
+    if (user == NULL) {
+        return;
+    }
+    store_device *device = store_user_device(user, ack->device);
+    if (ack->inbox_seq > user->head) {
+        store_fsm_fault(fsm->arena, answer, FAULT_ACK_BEYOND);
+        return;
+    }
+    if (device == NULL) {
+        store_fsm_fault(fsm->arena, answer, FAULT_NOT_FOUND);
+        return;
+    }
+    if (ack->inbox_seq > device->cursor) {
+        uint64_t before = device->cursor;
+        device->cursor = ack->inbox_seq;
+        device->used_ms = fsm->stamp;
+        store_user_save_device(user, device, fsm->rows);
+        mesh_stats_add(fsm->stats, STORE_M_ACKS, 1);
+        if (before / TRIM_EVERY != ack->inbox_seq / TRIM_EVERY) {
+            trim(fsm, user);
+        }
+    }
+    store_fsm_done(fsm->arena, answer);
+}
+
+void store_apply_profile(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
+{
+    const Mesh__Profile *profile = msg->profile;
+    store_user *user = find_user(fsm, profile->user, false, answer);
+    if (user == NULL) {
+        return;
+    }
+    if (strcmp(user->name, profile->name) != 0) {
+        store_user_rename(user, profile->name);
+        store_user_save(user, fsm->rows);
+    }
+    store_fsm_done(fsm->arena, answer);
+}

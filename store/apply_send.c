@@ -1,0 +1,103 @@
+/* send and read: what members do to a chat. */
+#include <string.h>
+
+#include "store/fsm.h"
+#include "store/metrics.h"
+
+static char empty[] = "";
+
+/* A direct chat comes into being with its first message: user and peer are its members from seq 1 on. */
+static mesh_fault make_direct(store_fsm *fsm, const Mesh__Send *send, store_chat **chat_p)
+{
+    if (send->peer[0] == '\0') {
+        return FAULT_NOT_FOUND;
+    }
+    mesh_qid direct;
+    mesh_id_direct(send->user, send->peer, &direct);
+    if (strcmp(direct.s, send->chat) != 0) {
+        return FAULT_INVALID;
+    }
+    store_chat *chat = store_chats_add(fsm->chats, send->chat, MESH__CHAT_KIND__CHAT_DIRECT,
+                                       MESH__HISTORY_RULE__HISTORY_ALL, "", send->user, fsm->stamp);
+    const char *users[2] = { send->user, send->peer };
+    for (unsigned i = 0; i < 2; i++) {
+        store_member *member;
+        if (store_chat_member(chat, users[i]) == NULL &&
+            store_chat_join(chat, users[i], MESH__ROLE__ROLE_MEMBER, 1, &member) == MESH_OK) {
+            store_chat_save_member(chat, member, fsm->rows);
+        }
+    }
+    store_chat_save(chat, fsm->rows);
+    *chat_p = chat;
+    return FAULT_NONE;
+}
+
+static mesh_fault find_chat(store_fsm *fsm, const Mesh__Send *send, store_chat **chat_p)
+{
+    mesh_err err = store_chats_get(fsm->chats, send->chat, chat_p);
+    if (err == MESH_NOT_FOUND) {
+        return make_direct(fsm, send, chat_p);
+    }
+    if (err != MESH_OK) {
+        fsm->error = err;
+        return FAULT_UNAVAILABLE;
+    }
+    const store_member *member = store_chat_member(*chat_p, send->user);
+    if (member == NULL) {
+        return FAULT_NOT_FOUND;
+    }
+    return store_member_present(member) ? FAULT_NONE : FAULT_DENIED;
+}
+
+void store_apply_send(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
+{
+    const Mesh__Send *send = msg->send;
+    Mesh__Send content = *send;
+    content.user_name = empty; /* a repetition after a rename is still the same request */
+    uint64_t hash = store_fsm_hash(fsm, msg->body_case, &content);
+    if (store_fsm_seen(fsm, send->chat, send->user, send->client_msg_id, hash, answer)) {
+        return;
+    }
+    store_chat *chat;
+    mesh_fault fault = find_chat(fsm, send, &chat);
+    if (fault != FAULT_NONE) {
+        store_fsm_fault(fsm->arena, answer, fault);
+        return;
+    }
+    Mesh__Entry *entry = store_fsm_entry_new(fsm, MESH__ENTRY_KIND__ENTRY_TEXT, send->user, send->user_name,
+                                             send->client_msg_id);
+    entry->content_type = send->content_type;
+    entry->body = send->body;
+    entry->n_attachments = send->n_attachments;
+    entry->attachments = send->attachments;
+    store_fsm_store(fsm, chat, entry);
+    store_fsm_remember(fsm, send->chat, send->user, send->client_msg_id, hash, entry->seq);
+    store_fsm_sent(fsm, entry, send->client_msg_id, false, answer);
+}
+
+void store_apply_read(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
+{
+    const Mesh__Read *read = msg->read;
+    store_chat *chat;
+    Mesh__Entry *entry;
+    mesh_err err = store_chats_get(fsm->chats, read->chat, &chat);
+    store_member *member = err == MESH_OK ? store_chat_member(chat, read->user) : NULL;
+    if (err != MESH_OK && err != MESH_NOT_FOUND) {
+        store_fsm_broken(fsm, fsm->arena, answer);
+    } else if (member == NULL) {
+        store_fsm_fault(fsm->arena, answer, FAULT_NOT_FOUND);
+    } else if (read->seq > store_member_end(member, chat->head_seq)) {
+        store_fsm_fault(fsm->arena, answer, FAULT_INVALID);
+    } else if (read->seq <= member->read_seq) {
+        store_fsm_done(fsm->arena, answer);
+    } else if (store_fsm_entry(fsm, fsm->arena, read->chat, read->seq, &entry) != MESH_OK) {
+        store_fsm_broken(fsm, fsm->arena, answer);
+    } else {
+        member->read_seq = read->seq;
+        if (entry->count > member->read_count) {
+            member->read_count = entry->count;
+        }
+        store_chat_save_member(chat, member, fsm->rows);
+        store_fsm_done(fsm->arena, answer);
+    }
+}

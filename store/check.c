@@ -1,0 +1,188 @@
+#include "store/check.h"
+
+#include <string.h>
+
+#include "mesh/id.h"
+#include "store/core.h"
+
+#define NAME_MAX_BYTES 1024 /* 128 code points of a name are at most 512 */
+#define TYPE_MAX_BYTES 256
+#define REF_MAX_BYTES 4096
+#define ATTACHMENTS_MAX 64
+#define ITEMS_MAX 8192
+
+store_kind store_check_kind(const Mesh__Msg *msg)
+{
+    switch (msg->body_case) {
+    case MESH__MSG__BODY_SEND:
+    case MESH__MSG__BODY_CHAT_CREATE:
+    case MESH__MSG__BODY_CHAT_EDIT:
+    case MESH__MSG__BODY_READ:
+    case MESH__MSG__BODY_ATTACH:
+    case MESH__MSG__BODY_INBOX_ACK:
+    case MESH__MSG__BODY_APPEND:
+    case MESH__MSG__BODY_PROFILE:
+        return STORE_KIND_WRITE;
+    case MESH__MSG__BODY_HISTORY:
+    case MESH__MSG__BODY_MEMBERS:
+    case MESH__MSG__BODY_HEADS:
+    case MESH__MSG__BODY_USER_CHATS:
+    case MESH__MSG__BODY_INBOX_READ:
+        return STORE_KIND_READ;
+    case MESH__MSG__BODY_LEASE:
+    case MESH__MSG__BODY_DELIVERED:
+        return STORE_KIND_OTHER;
+    default:
+        return STORE_KIND_UNKNOWN;
+    }
+}
+
+static bool same_tenant(const char *a, const char *b)
+{
+    size_t n = strcspn(a, "/") + 1;
+    return strncmp(a, b, n) == 0;
+}
+
+static bool short_string(const char *s, size_t max)
+{
+    return strnlen(s, max + 1) <= max;
+}
+
+static bool user_and_chat(const char *key, const char *user, const char *chat)
+{
+    return mesh_qid_valid(user) && mesh_qid_valid(chat) && same_tenant(user, chat) && strcmp(key, chat) == 0;
+}
+
+static bool request_id(const char *id)
+{
+    return mesh_id_valid(id);
+}
+
+static bool users_of(char *const *users, size_t n, const char *like)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!mesh_qid_valid(users[i]) || !same_tenant(like, users[i])) {
+            return false;
+        }
+    }
+    return n <= STORE_GROUP_MEMBERS_MAX + 1;
+}
+
+static bool attachments(Mesh__Attachment *const *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!short_string(list[i]->ref, REF_MAX_BYTES) || !short_string(list[i]->name, REF_MAX_BYTES) ||
+            !short_string(list[i]->content_type, TYPE_MAX_BYTES)) {
+            return false;
+        }
+    }
+    return n <= ATTACHMENTS_MAX;
+}
+
+static bool check_send(const char *key, const Mesh__Send *m)
+{
+    bool peer = m->peer[0] == '\0' || (mesh_qid_valid(m->peer) && same_tenant(m->user, m->peer));
+    return user_and_chat(key, m->user, m->chat) && peer && request_id(m->client_msg_id) &&
+           short_string(m->content_type, TYPE_MAX_BYTES) && short_string(m->user_name, NAME_MAX_BYTES) &&
+           attachments(m->attachments, m->n_attachments);
+}
+
+static bool check_create(const char *key, const Mesh__ChatCreate *m)
+{
+    return user_and_chat(key, m->user, m->chat) && request_id(m->client_msg_id) &&
+           short_string(m->name, NAME_MAX_BYTES) && short_string(m->user_name, NAME_MAX_BYTES) &&
+           users_of(m->members, m->n_members, m->user);
+}
+
+static bool check_edit(const char *key, const Mesh__ChatEdit *m)
+{
+    return user_and_chat(key, m->user, m->chat) && request_id(m->client_msg_id) &&
+           short_string(m->name, NAME_MAX_BYTES) && short_string(m->user_name, NAME_MAX_BYTES) &&
+           users_of(m->members, m->n_members, m->user);
+}
+
+static bool check_entry(const Mesh__Entry *m)
+{
+    return m != NULL && mesh_qid_valid(m->chat) && mesh_qid_valid(m->sender) && m->seq > 0 &&
+           short_string(m->sender_name, NAME_MAX_BYTES) && short_string(m->name, NAME_MAX_BYTES) &&
+           short_string(m->client_msg_id, MESH_ID_MAX) && short_string(m->content_type, TYPE_MAX_BYTES) &&
+           attachments(m->attachments, m->n_attachments) && users_of(m->users, m->n_users, m->chat);
+}
+
+static bool check_append(const Mesh__Append *m)
+{
+    if (!check_entry(m->entry) || m->n_users == 0 || m->n_users > STORE_GROUP_MEMBERS_MAX + 1) {
+        return false;
+    }
+    for (size_t i = 0; i < m->n_users; i++) {
+        if (!mesh_qid_valid(m->users[i]->user) || m->users[i]->prev >= m->entry->seq) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool keyed_user(const char *key, const char *user)
+{
+    return mesh_qid_valid(user) && strcmp(key, user) == 0;
+}
+
+static bool check_heads(const Mesh__Heads *m)
+{
+    for (size_t i = 0; i < m->n_chats; i++) {
+        if (!mesh_qid_valid(m->chats[i]->chat)) {
+            return false;
+        }
+    }
+    return mesh_qid_valid(m->user) && m->n_chats <= STORE_PAGE_ROWS;
+}
+
+static bool check_delivered(const Mesh__Delivered *m)
+{
+    for (size_t i = 0; i < m->n_gaps; i++) {
+        if (!mesh_qid_valid(m->gaps[i]->user)) {
+            return false;
+        }
+    }
+    return m->n_gaps <= ITEMS_MAX;
+}
+
+bool store_check_fields(const Mesh__Msg *msg)
+{
+    const char *key = msg->key;
+    switch (msg->body_case) {
+    case MESH__MSG__BODY_SEND:
+        return check_send(key, msg->send);
+    case MESH__MSG__BODY_CHAT_CREATE:
+        return check_create(key, msg->chat_create);
+    case MESH__MSG__BODY_CHAT_EDIT:
+        return check_edit(key, msg->chat_edit);
+    case MESH__MSG__BODY_READ:
+        return user_and_chat(key, msg->read->user, msg->read->chat);
+    case MESH__MSG__BODY_HISTORY:
+        return user_and_chat(key, msg->history->user, msg->history->chat);
+    case MESH__MSG__BODY_MEMBERS:
+        return user_and_chat(key, msg->members->user, msg->members->chat) &&
+               (msg->members->after[0] == '\0' || mesh_qid_valid(msg->members->after));
+    case MESH__MSG__BODY_ATTACH:
+        return keyed_user(key, msg->attach->user) && mesh_id_valid(msg->attach->device);
+    case MESH__MSG__BODY_INBOX_ACK:
+        return keyed_user(key, msg->inbox_ack->user) && mesh_id_valid(msg->inbox_ack->device);
+    case MESH__MSG__BODY_PROFILE:
+        return keyed_user(key, msg->profile->user) && short_string(msg->profile->name, NAME_MAX_BYTES);
+    case MESH__MSG__BODY_USER_CHATS:
+        return keyed_user(key, msg->user_chats->user);
+    case MESH__MSG__BODY_INBOX_READ:
+        return keyed_user(key, msg->inbox_read->user);
+    case MESH__MSG__BODY_APPEND:
+        return check_append(msg->append);
+    case MESH__MSG__BODY_HEADS:
+        return check_heads(msg->heads);
+    case MESH__MSG__BODY_LEASE:
+        return short_string(msg->lease->router, MESH_NODE_NAME_MAX);
+    case MESH__MSG__BODY_DELIVERED:
+        return check_delivered(msg->delivered);
+    default:
+        return false;
+    }
+}

@@ -1,0 +1,93 @@
+/* store/fsm.h: the shard's state machine: log entries in, rows and answers out.
+ *
+ * A log entry is a stamp (u64 little-endian, wall milliseconds of the leader when it was submitted) and a mesh frame. Applying
+ * it is deterministic: only its bytes and the rows decide, so every replica and every replay gets the same rows. One entry
+ * is one batch with the applied index in it, so an entry is in the rows whole or not at all. Handlers, one per kind of
+ * message, are in store/apply_*.c; what they need of each other is here.
+ *
+ * What goes wrong: rows that do not read back -> error is set and nothing is applied any more. */
+#ifndef STORE_FSM_H
+#define STORE_FSM_H
+
+#include "mesh/clock.h"
+#include "mesh/conf.h"
+#include "mesh/fault.h"
+#include "mesh/ring.h"
+#include "mesh/stats.h"
+#include "mesh/wire.h"
+#include "store.pb-c.h"
+#include "store/chat.h"
+#include "store/rows.h"
+#include "store/user.h"
+
+#define STORE_STAMP_SIZE 8
+#define STORE_ENTRY_OPS 4000 /* messages in one log entry; also items in one outbox row (MESH_WIRE_ELEMENTS) */
+
+typedef struct store_fsm {
+    const mesh_conf *conf; /* borrowed, as kv and stats */
+    const mesh_hash_key *hash_key;
+    store_kv *kv;
+    mesh_stats *stats;
+    uint32_t shard;
+    const char *durable; /* what an answer says: "disk" or "quorum" */
+    /* rows held in memory */
+    store_rows *rows;
+    store_chats *chats;
+    store_users *users;
+    uint64_t era; /* 0: genesis is not applied yet */
+    uint64_t applied, term, last_id;
+    uint64_t fences[MESH_SLOTS];
+    mesh_ring *ring;
+    /* the entry being applied; what is in the arena lives until the next one */
+    mesh_arena *arena;
+    uint64_t stamp;
+    bool ring_changed;
+    Mesh__Entry **owed; /* entries made, in order: what the outbox owes */
+    size_t n_owed;
+    uint64_t ticket; /* of the last applied entry's batch */
+    mesh_err error;
+    mesh_buf scratch;
+} store_fsm;
+
+/* Load the state. why says what is refused. Errors: MESH_CORRUPT; MESH_CONFLICT rows of another cluster. */
+MESH_MUST mesh_err store_fsm_new(const mesh_conf *conf, uint32_t shard, store_kv *kv, mesh_stats *stats,
+                                 store_fsm **fsm_p, char *why, size_t why_size);
+void store_fsm_destroy(store_fsm **fsm_p);
+
+/* Called for each message of the entry, in order: position, the message, and its answer without corr (no body: none). */
+typedef void store_fsm_answered(void *arg, size_t at, const Mesh__Msg *msg, Mesh__Msg *answer);
+/* Apply one entry. Entries at or below fsm->applied are skipped. Errors: MESH_CORRUPT (kept in fsm->error). */
+MESH_MUST mesh_err store_fsm_apply(store_fsm *fsm, uint64_t index, uint64_t term, mesh_slice payload,
+                                   store_fsm_answered *answered, void *arg);
+void store_fsm_evict(store_fsm *fsm); /* after reads outside an entry */
+
+/* ---- for handlers ---- */
+typedef void store_fsm_handler(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer);
+store_fsm_handler store_apply_send, store_apply_chat_create, store_apply_chat_edit, store_apply_read;
+store_fsm_handler store_apply_append, store_apply_attach, store_apply_inbox_ack, store_apply_profile;
+store_fsm_handler store_apply_genesis, store_apply_ring_set, store_apply_outbox_done;
+
+void store_fsm_fault(mesh_arena *arena, Mesh__Msg *answer, mesh_fault code);
+/* Rows did not read back: remember it, answer FAULT_UNAVAILABLE. */
+void store_fsm_broken(store_fsm *fsm, mesh_arena *arena, Mesh__Msg *answer);
+void store_fsm_done(mesh_arena *arena, Mesh__Msg *answer);
+
+/* Hash of a request's content for its dedupe row. request: a copy with what may differ in a repetition blanked. */
+uint64_t store_fsm_hash(store_fsm *fsm, Mesh__Msg__BodyCase kind, const void *request);
+/* Was this request stored before? Then it is answered (the old Sent, or FAULT_CONFLICT) and true is returned. */
+bool store_fsm_seen(store_fsm *fsm, const char *chat, const char *user, const char *client_msg_id, uint64_t hash,
+                    Mesh__Msg *answer);
+void store_fsm_remember(store_fsm *fsm, const char *chat, const char *user, const char *client_msg_id, uint64_t hash,
+                        uint64_t seq);
+/* The stored entry, with its chat put in; borrowed from arena. Errors: MESH_NOT_FOUND, MESH_CORRUPT. */
+MESH_MUST mesh_err store_fsm_entry(store_fsm *fsm, mesh_arena *arena, const char *chat, uint64_t seq,
+                                   Mesh__Entry **entry_p);
+/* A new entry of the arena with kind, sender and request id set; the rest is the caller's. */
+Mesh__Entry *store_fsm_entry_new(store_fsm *fsm, Mesh__EntryKind kind, const char *sender, const char *sender_name,
+                                 const char *client_msg_id);
+/* Give it the chat's next seq, id, count and time; write its row; owe it to the members. Chat and members are saved by
+ * the caller. entry->users and the like are borrowed until the next log entry. */
+void store_fsm_store(store_fsm *fsm, store_chat *chat, Mesh__Entry *entry);
+void store_fsm_sent(store_fsm *fsm, const Mesh__Entry *entry, const char *client_msg_id, bool dup, Mesh__Msg *answer);
+
+#endif

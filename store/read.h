@@ -1,0 +1,13 @@
+/* store/read.h: requests answered at once from the rows (which show everything applied). Answers borrow from arena. */
+#ifndef STORE_READ_H
+#define STORE_READ_H
+
+#include "store/fsm.h"
+
+void store_read_history(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, Mesh__Msg *answer);
+void store_read_members(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, Mesh__Msg *answer);
+void store_read_heads(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, Mesh__Msg *answer);
+void store_read_user_chats(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, Mesh__Msg *answer);
+void store_read_inbox(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, Mesh__Msg *answer);
+
+#endif

@@ -1,0 +1,54 @@
+/* store/salvage.h: what is wrong with a database's files, and what a damaged copy still holds.
+ *
+ * LevelDB's log files and manifests are sequences of records in blocks of 32 KiB; each record has a checksum. A crash can
+ * leave the last record of the newest log file torn: that is the end of the file, nothing acked was in it. A bad record
+ * with good ones behind it is something else: acked rows are gone. The database is then refused, and so is it here.
+ *
+ * Source: leveldb doc/log_format.md, doc/impl.md. */
+#ifndef STORE_SALVAGE_H
+#define STORE_SALVAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "mesh/err.h"
+
+typedef struct store_salvage_found {
+    uint64_t size;       /* of the file */
+    uint64_t records;    /* whole logical records before the first bad place */
+    uint64_t good_end;   /* offset behind the last of them */
+    bool bad;            /* something is wrong; the rest says what and where */
+    uint64_t bad_offset; /* of the physical record that is wrong */
+    const char *reason;  /* static text */
+    bool valid_after;    /* a whole record or the beginning of one follows the bad place, with a right checksum */
+} store_salvage_found;
+
+/* Read a log file or manifest. Errors: MESH_IO it cannot be read. */
+MESH_MUST mesh_err store_salvage_scan(const char *file, store_salvage_found *found);
+
+/* The first log file or manifest of the database in path with something wrong into why: file, offset, reason.
+ * False: all of them are good. */
+bool store_salvage_find_bad(const char *path, char *why, size_t why_size);
+
+/* What LevelDB lets pass even with paranoid_checks: a log file that is missing (it opens as if that had been empty), a record in
+ * a log's last block whose length is wrong (taken for the torn end, whatever follows), a torn end of an older log file.
+ * Errors: MESH_CORRUPT (why names file and offset). A manifest that cannot be read is left to LevelDB. */
+MESH_MUST mesh_err store_salvage_check_files(const char *path, char *why, size_t why_size);
+
+/* Bring the rows up to the log's end, if the caller can: open the store on the copy, let it replay, close it. */
+typedef mesh_err store_salvage_replay(void *arg, const char *path, char *why, size_t why_size);
+
+/* Copy the database from `from` (never touched, must not be open) to `to` (must not exist), cut a torn last record off the
+ * copy's newest log file, open it with all checks, replay (may be NULL), and check that what was acked is there: the Raft log
+ * and every chat and inbox without holes, nothing referring to a seq that is not there; and, if acks is not NULL, each of
+ * its lines "chat seq" (recorded outside; chat without tenant means default/chat). Writes to report a line
+ * "missing chat=… seq=…" (or "missing user=… inbox_seq=…") for each thing it cannot find, and last
+ * "salvaged: N rows, M missing".
+ * Errors: MESH_CORRUPT damage that is not a torn end, with file and offset in the report; nothing is cut (the copy stays);
+ *         MESH_CONFLICT `to` exists; MESH_MALFORMED a line of acks; MESH_IO; MESH_NO_SPACE. */
+MESH_MUST mesh_err store_salvage_run(const char *from, const char *to, store_salvage_replay *replay, void *arg, FILE *acks,
+                                     FILE *report);
+
+#endif

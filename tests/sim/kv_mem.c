@@ -1,0 +1,559 @@
+/* tests/sim/kv_mem.c: one map holds all rows as reads see them. Each queued batch keeps what its rows replaced, so that a
+ * crash can take batches back, newest first; a flush forgets what would be needed for that. */
+#include "tests/sim/kv_mem.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mesh/alloc.h"
+#include "store/kv_batch.h"
+#include "store/omap.h"
+
+#define FREE_BYTES (1ull << 40)
+
+typedef struct row { /* one block: key, then value */
+    size_t key_size, value_size;
+    uint8_t bytes[];
+} row;
+
+typedef struct undo {
+    row *now; /* what the batch put, or NULL: it deleted */
+    row *old; /* what was there before, or NULL */
+} undo;
+
+typedef struct queued {
+    struct queued *prev, *next;
+    uint64_t ticket;
+    bool sync;
+    size_t bytes, count;
+    undo undos[];
+} queued;
+
+struct sim_disk {
+    sim_disk *next; /* in the registry */
+    char *path;
+    mesh_rand rand;
+    store_omap *rows; /* node->value.data - offsetof(row, bytes) - key size is its row */
+    queued *oldest, *newest;
+    store_kv *open;
+    mesh_err fail, refuse;
+    uint64_t free_bytes;
+    uint64_t deletes; /* so that iterators know when to look again */
+};
+
+struct store_kv {
+    sim_disk *disk; /* NULL: dead */
+    uint64_t next_ticket, durable;
+    mesh_err error;
+    unsigned iterators;
+    store_kv_counts counts;
+};
+
+static sim_disk *registry; /* a path is all that store_kv_open gets */
+
+/* ---- rows ---- */
+
+static row *row_of(const store_omap_node *node)
+{
+    return (row *)(uintptr_t)node->tag;
+}
+
+static mesh_slice row_key(const row *r)
+{
+    return (mesh_slice){ r->bytes, r->key_size };
+}
+
+static row *row_new(mesh_slice key, mesh_slice value)
+{
+    row *r = mesh_alloc(sizeof *r + key.size + value.size);
+    r->key_size = key.size;
+    r->value_size = value.size;
+    memcpy(r->bytes, key.data, key.size);
+    if (value.size > 0) {
+        memcpy(r->bytes + key.size, value.data, value.size);
+    }
+    return r;
+}
+
+/* Make r (or, with NULL, nothing) the row of key; returns what was there. */
+static row *rows_set(sim_disk *disk, mesh_slice key, row *r)
+{
+    if (r == NULL) {
+        store_omap_node *node = store_omap_get(disk->rows, key);
+        if (node == NULL) {
+            return NULL;
+        }
+        row *old = row_of(node);
+        store_omap_delete(disk->rows, node);
+        disk->deletes++;
+        return old;
+    }
+    bool added;
+    store_omap_node *node = store_omap_put(disk->rows, row_key(r), &added);
+    row *old = added ? NULL : row_of(node);
+    node->value = (mesh_slice){ r->bytes + r->key_size, r->value_size };
+    node->tag = (uintptr_t)r;
+    return old;
+}
+
+/* ---- the disk ---- */
+
+sim_disk *sim_disk_new(const char *path, uint64_t seed)
+{
+    for (const sim_disk *d = registry; d != NULL; d = d->next) {
+        assert(strcmp(d->path, path) != 0);
+    }
+    sim_disk *disk = mesh_alloc(sizeof *disk);
+    disk->path = mesh_strdup(path);
+    disk->rand.state = seed;
+    disk->rows = store_omap_new(seed);
+    disk->free_bytes = FREE_BYTES;
+    disk->next = registry;
+    registry = disk;
+    return disk;
+}
+
+static queued *queue_take(sim_disk *disk, queued *q)
+{
+    *(q->prev != NULL ? &q->prev->next : &disk->oldest) = q->next;
+    *(q->next != NULL ? &q->next->prev : &disk->newest) = q->prev;
+    return q;
+}
+
+/* The oldest batch is on disk for good. */
+static void settle_oldest(sim_disk *disk)
+{
+    queued *q = queue_take(disk, disk->oldest);
+    for (size_t i = 0; i < q->count; i++) {
+        free(q->undos[i].old);
+    }
+    if (disk->open != NULL) {
+        disk->open->durable = q->ticket;
+        disk->open->counts.queued_bytes -= q->bytes;
+    }
+    free(q);
+}
+
+/* The newest batch never was. */
+static void undo_newest(sim_disk *disk)
+{
+    queued *q = queue_take(disk, disk->newest);
+    for (size_t i = q->count; i-- > 0;) {
+        undo *u = &q->undos[i];
+        if (u->now != NULL || u->old != NULL) {
+            mesh_slice key = row_key(u->old != NULL ? u->old : u->now);
+            row *was = rows_set(disk, key, u->old);
+            assert(was == u->now);
+            free(was);
+        }
+    }
+    free(q);
+}
+
+void sim_disk_destroy(sim_disk **disk_p)
+{
+    sim_disk *disk = *disk_p;
+    if (disk == NULL) {
+        return;
+    }
+    assert(disk->open == NULL);
+    while (disk->oldest != NULL) {
+        settle_oldest(disk);
+    }
+    for (store_omap_node *n = store_omap_first(disk->rows); n != NULL; n = store_omap_next(n)) {
+        free(row_of(n));
+    }
+    store_omap_destroy(&disk->rows);
+    sim_disk **link = &registry;
+    while (*link != disk) {
+        link = &(*link)->next;
+    }
+    *link = disk->next;
+    free(disk->path);
+    free(disk);
+    *disk_p = NULL;
+}
+
+static bool flush_to(sim_disk *disk, uint64_t ticket)
+{
+    store_kv *kv = disk->open;
+    if (kv == NULL || kv->error != MESH_OK || disk->oldest == NULL || disk->oldest->ticket > ticket) {
+        return false;
+    }
+    if (disk->fail != MESH_OK) {
+        kv->error = disk->fail;
+        return true;
+    }
+    while (disk->oldest != NULL && disk->oldest->ticket <= ticket) {
+        settle_oldest(disk);
+    }
+    kv->counts.syncs++;
+    return true;
+}
+
+static uint64_t last_synced(const sim_disk *disk)
+{
+    const queued *q = disk->newest;
+    while (q != NULL && !q->sync) {
+        q = q->prev;
+    }
+    return q != NULL ? q->ticket : 0;
+}
+
+bool sim_disk_flush(sim_disk *disk)
+{
+    return flush_to(disk, last_synced(disk));
+}
+
+bool sim_disk_flush_all(sim_disk *disk)
+{
+    return flush_to(disk, UINT64_MAX);
+}
+
+bool sim_disk_has_pending(const sim_disk *disk)
+{
+    return disk->open != NULL && disk->open->error == MESH_OK && last_synced(disk) > 0;
+}
+
+/* Keep a random prefix of what is queued. */
+static void lose_tail(sim_disk *disk, mesh_rand *rand)
+{
+    uint64_t n = 0;
+    for (const queued *q = disk->oldest; q != NULL; q = q->next) {
+        n++;
+    }
+    for (uint64_t lost = mesh_rand_below(rand, n + 1); lost > 0; lost--) {
+        undo_newest(disk);
+    }
+    while (disk->oldest != NULL) {
+        settle_oldest(disk);
+    }
+}
+
+void sim_disk_crash(sim_disk *disk, mesh_rand *rand)
+{
+    store_kv *kv = disk->open;
+    disk->open = NULL;
+    lose_tail(disk, rand);
+    if (kv != NULL) {
+        kv->disk = NULL;
+    }
+}
+
+void sim_disk_fail(sim_disk *disk, mesh_err err)
+{
+    disk->fail = err;
+}
+
+void sim_disk_refuse(sim_disk *disk, mesh_err err)
+{
+    disk->refuse = err;
+}
+
+void sim_disk_set_free(sim_disk *disk, uint64_t bytes)
+{
+    disk->free_bytes = bytes;
+}
+
+bool sim_disk_is_open(const sim_disk *disk)
+{
+    return disk->open != NULL;
+}
+
+size_t sim_disk_rows(const sim_disk *disk)
+{
+    return store_omap_count(disk->rows);
+}
+
+uint64_t sim_disk_hash(const sim_disk *disk)
+{
+    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a over sizes and bytes */
+    for (const store_omap_node *n = store_omap_first(disk->rows); n != NULL; n = store_omap_next(n)) {
+        const row *r = row_of(n);
+        h = (h ^ r->key_size) * 0x100000001b3u;
+        for (size_t i = 0; i < r->key_size + r->value_size; i++) {
+            h = (h ^ r->bytes[i]) * 0x100000001b3u;
+        }
+    }
+    return h;
+}
+
+/* ---- store/kv.h ---- */
+
+mesh_err store_kv_open(const char *path, const store_kv_options *options, store_kv **kv_p, char *why, size_t why_size)
+{
+    (void)options;
+    sim_disk *disk = registry;
+    while (disk != NULL && strcmp(disk->path, path) != 0) {
+        disk = disk->next;
+    }
+    if (disk == NULL || disk->open != NULL) {
+        snprintf(why, why_size, "%s: %s", path, disk == NULL ? "no such disk" : "held by another handle");
+        return MESH_IO;
+    }
+    mesh_err err = disk->refuse != MESH_OK ? disk->refuse : disk->fail;
+    if (err != MESH_OK) {
+        snprintf(why, why_size, "%s: the disk refuses: %s", path, mesh_err_name(err));
+        return err;
+    }
+    store_kv *kv = mesh_alloc(sizeof *kv);
+    kv->disk = disk;
+    kv->next_ticket = 1;
+    disk->open = kv;
+    *kv_p = kv;
+    return MESH_OK;
+}
+
+void store_kv_close(store_kv **kv_p)
+{
+    store_kv *kv = *kv_p;
+    if (kv == NULL) {
+        return;
+    }
+    assert(kv->iterators == 0);
+    sim_disk *disk = kv->disk;
+    if (disk != NULL) {
+        (void)sim_disk_flush_all(disk);
+        disk->open = NULL;
+        lose_tail(disk, &disk->rand); /* nothing is left unless the disk failed */
+    }
+    free(kv);
+    *kv_p = NULL;
+}
+
+mesh_err store_kv_get(store_kv *kv, mesh_slice key, mesh_buf *out)
+{
+    mesh_buf_clear(out);
+    const store_omap_node *node = kv->disk != NULL ? store_omap_get(kv->disk->rows, key) : NULL;
+    if (node == NULL) {
+        return MESH_NOT_FOUND;
+    }
+    mesh_buf_put(out, node->value.data, node->value.size);
+    return MESH_OK;
+}
+
+uint64_t store_kv_write(store_kv *kv, store_kv_batch *batch, bool sync)
+{
+    sim_disk *disk = kv->disk;
+    uint64_t ticket = kv->next_ticket++;
+    if (disk != NULL) {
+        queued *q = mesh_alloc(sizeof *q + batch->count * sizeof(undo));
+        q->ticket = ticket;
+        q->sync = sync;
+        q->count = batch->count;
+        q->bytes = batch->rows.size;
+        size_t at = 0;
+        store_kv_row r;
+        for (size_t i = 0; store_kv_batch_next(&batch->rows, &at, &r); i++) {
+            q->undos[i].now = r.deleted ? NULL : row_new(r.key, r.value);
+            q->undos[i].old = rows_set(disk, r.key, q->undos[i].now);
+        }
+        q->prev = disk->newest;
+        *(q->prev != NULL ? &q->prev->next : &disk->oldest) = q;
+        disk->newest = q;
+        kv->counts.batches++;
+        kv->counts.rows += batch->count;
+        kv->counts.row_bytes += batch->rows.size;
+        kv->counts.queued_bytes += batch->rows.size;
+    }
+    mesh_buf_clear(&batch->rows);
+    batch->count = 0;
+    return ticket;
+}
+
+uint64_t store_kv_durable(store_kv *kv)
+{
+    return kv->durable;
+}
+
+mesh_err store_kv_wait(store_kv *kv, uint64_t ticket)
+{
+    assert(ticket < kv->next_ticket);
+    if (kv->disk == NULL) {
+        return MESH_IO;
+    }
+    (void)flush_to(kv->disk, ticket);
+    return kv->durable >= ticket ? MESH_OK : kv->error;
+}
+
+bool store_kv_full(const store_kv *kv)
+{
+    return kv->counts.queued_bytes > STORE_KV_QUEUE_MAX;
+}
+
+mesh_err store_kv_error(const store_kv *kv)
+{
+    return kv->error;
+}
+
+int store_kv_fd(store_kv *kv)
+{
+    (void)kv;
+    return -1;
+}
+
+void store_kv_fd_clear(store_kv *kv)
+{
+    (void)kv;
+}
+
+uint64_t store_kv_free_bytes(store_kv *kv)
+{
+    return kv->disk != NULL ? kv->disk->free_bytes : 0;
+}
+
+store_kv_counts store_kv_counted(const store_kv *kv)
+{
+    return kv->counts;
+}
+
+/* ---- iterators ---- */
+
+struct store_kv_iter {
+    store_kv *kv;
+    const store_omap_node *node; /* in the prefix, or NULL */
+    uint64_t deletes;            /* of the disk when node was found */
+    mesh_buf prefix, key;        /* key: of node, to find the place again when rows went away */
+};
+
+store_kv_iter *store_kv_iter_new(store_kv *kv, mesh_slice prefix)
+{
+    store_kv_iter *it = mesh_alloc(sizeof *it);
+    it->kv = kv;
+    kv->iterators++;
+    mesh_buf_put(&it->prefix, prefix.data, prefix.size);
+    return it;
+}
+
+void store_kv_iter_destroy(store_kv_iter **it_p)
+{
+    store_kv_iter *it = *it_p;
+    if (it != NULL) {
+        it->kv->iterators--;
+        mesh_buf_fini(&it->prefix);
+        mesh_buf_fini(&it->key);
+        free(it);
+        *it_p = NULL;
+    }
+}
+
+static bool has_prefix(const store_kv_iter *it, mesh_slice key)
+{
+    return key.size >= it->prefix.size &&
+           (it->prefix.size == 0 || memcmp(key.data, it->prefix.data, it->prefix.size) == 0);
+}
+
+static const store_omap *rows_of(const store_kv_iter *it)
+{
+    return it->kv->disk != NULL ? it->kv->disk->rows : NULL;
+}
+
+static void stand(store_kv_iter *it, const store_omap_node *node)
+{
+    it->node = node != NULL && has_prefix(it, node->key) ? node : NULL;
+    if (it->node != NULL) {
+        it->deletes = it->kv->disk->deletes;
+        mesh_buf_clear(&it->key);
+        mesh_buf_put(&it->key, node->key.data, node->key.size);
+    }
+}
+
+void store_kv_iter_seek(store_kv_iter *it, mesh_slice key)
+{
+    mesh_slice prefix = mesh_buf_slice(&it->prefix);
+    const store_omap *rows = rows_of(it);
+    stand(it, rows == NULL ? NULL : store_omap_lower_bound(rows, store_omap_compare(key, prefix) < 0 ? prefix : key));
+}
+
+void store_kv_iter_first(store_kv_iter *it)
+{
+    store_kv_iter_seek(it, mesh_buf_slice(&it->prefix));
+}
+
+void store_kv_iter_last(store_kv_iter *it)
+{
+    const store_omap *rows = rows_of(it);
+    mesh_buf past = { 0 };
+    size_t n = it->prefix.size;
+    while (n > 0 && it->prefix.data[n - 1] == 0xff) {
+        n--;
+    }
+    const store_omap_node *node = NULL;
+    if (rows != NULL && n == 0) {
+        node = store_omap_last(rows);
+    } else if (rows != NULL) {
+        mesh_buf_put(&past, it->prefix.data, n);
+        past.data[n - 1]++;
+        node = store_omap_last_le(rows, mesh_buf_slice(&past));
+        if (node != NULL && store_omap_compare(node->key, mesh_buf_slice(&past)) == 0) {
+            node = store_omap_prev(node);
+        }
+    }
+    mesh_buf_fini(&past);
+    stand(it, node);
+}
+
+void store_kv_iter_seek_back(store_kv_iter *it, mesh_slice key)
+{
+    const store_omap *rows = rows_of(it);
+    if (!has_prefix(it, key) && store_omap_compare(key, mesh_buf_slice(&it->prefix)) > 0) {
+        store_kv_iter_last(it);
+        return;
+    }
+    stand(it, rows == NULL ? NULL : store_omap_last_le(rows, key));
+}
+
+/* The node under the cursor, or NULL when rows went away since: then the key tells where it was. */
+static const store_omap_node *still(const store_kv_iter *it)
+{
+    assert(it->node != NULL);
+    if (rows_of(it) == NULL) {
+        return NULL;
+    }
+    return it->deletes == it->kv->disk->deletes ? it->node : store_omap_get(rows_of(it), mesh_buf_slice(&it->key));
+}
+
+void store_kv_iter_next(store_kv_iter *it)
+{
+    const store_omap_node *node = still(it);
+    if (node != NULL) {
+        stand(it, store_omap_next(node));
+    } else {
+        store_kv_iter_seek(it, mesh_buf_slice(&it->key));
+    }
+}
+
+void store_kv_iter_prev(store_kv_iter *it)
+{
+    const store_omap_node *node = still(it);
+    if (node != NULL) {
+        stand(it, store_omap_prev(node));
+    } else {
+        store_kv_iter_seek_back(it, mesh_buf_slice(&it->key));
+    }
+}
+
+bool store_kv_iter_valid(const store_kv_iter *it)
+{
+    return it->node != NULL;
+}
+
+mesh_slice store_kv_iter_key(const store_kv_iter *it)
+{
+    assert(it->node != NULL);
+    return mesh_buf_slice(&it->key);
+}
+
+mesh_slice store_kv_iter_value(const store_kv_iter *it)
+{
+    const store_omap_node *node = still(it);
+    return node != NULL ? node->value : (mesh_slice){ NULL, 0 };
+}
+
+mesh_err store_kv_iter_status(const store_kv_iter *it)
+{
+    (void)it;
+    return MESH_OK;
+}

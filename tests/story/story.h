@@ -1,0 +1,53 @@
+/* tests/story/story.h: what every story does first and last. A story ends with everything healed and the checker: each of
+ * them also proves that nothing was lost, doubled or reordered. */
+#ifndef TESTS_STORY_STORY_H
+#define TESTS_STORY_STORY_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "mesh/fault.h"
+#include "mesh/wire.h"
+#include "tests/sim/sim.h"
+
+#define STORY(name) static void name(void **state)
+/* cond comes to hold within ms of fake time, or the story fails. */
+#define WITHIN(s, ms, cond) assert_true(SIM_WAIT(s, ms, cond))
+
+static inline sim *story_new(unsigned edges, unsigned routers, uint64_t seed)
+{
+    return sim_new((sim_conf){.edges = edges, .routers = routers, .seed = seed});
+}
+
+/* A device, on this edge and live. */
+static inline sim_client *story_person(sim *s, const char *user, const char *device, const char *edge)
+{
+    sim_client *c = sim_client_new(s, user, device);
+    sim_hello(c, edge);
+    WITHIN(s, 1000, sim_live(c));
+    return c;
+}
+
+static inline void story_end(sim **s_p)
+{
+    sim_settle(*s_p);
+    sim_check(*s_p);
+    assert_string_equal(sim_complaints(*s_p), "");
+    sim_destroy(s_p);
+}
+
+/* Done, and as what. */
+static inline const Client__Sent *story_acked(sim *s, sim_op *op, mesh_ms ms)
+{
+    WITHIN(s, ms, op->state != OP_WAITING);
+    assert_int_equal(op->state, OP_DONE);
+    assert_non_null(sim_sent(op));
+    return sim_sent(op);
+}
+
+#endif
