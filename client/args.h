@@ -24,8 +24,8 @@ typedef struct client_args {
     int words_max; /* room in words */
 } client_args;
 
-/* Parse argv[1..]. Returns the number of words, or -1 when the command shall end now with *exit_code: --help was printed
- * (0), or one line says what is wrong (CLIENT_EXIT_USAGE). */
+/* Parse argv[1..]. Returns the number of words, or -1 when the command shall end now with *exit_code: --help was
+ * printed (0), or one line says what is wrong (CLIENT_EXIT_USAGE). */
 int client_args_parse(const client_args *args, int argc, char **argv, int *exit_code);
 /* A whole number of an option between min and max; text NULL gives fallback. False: one line was printed. */
 bool client_args_int(const char *name, const char *text, int64_t fallback, int64_t min, int64_t max, int64_t *out);

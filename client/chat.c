@@ -1,9 +1,9 @@
 /* client/chat.c: the model of the terminal client: chats, which is open, what is on its way. Commands are in
  * client/chat_commands.c; both share client/chat_priv.h.
  *
- * Once: the session tells every inbox entry once. One's own lines are shown when their ack comes, so their inbox entry is
- * not shown again (own); a page shown by /open leaves out what was shown before, and an entry that comes after such a page
- * already showed it is not repeated (low, high: the seqs of a chat shown so far, without holes). */
+ * Once: the session tells every inbox entry once. One's own lines are shown when their ack comes, so their inbox entry
+ * is not shown again (own); a page shown by /open leaves out what was shown before, and an entry that comes after such
+ * a page already showed it is not repeated (low, high: the seqs of a chat shown so far, without holes). */
 #include "client/chat.h"
 
 #include <assert.h>
@@ -364,8 +364,8 @@ static void on_answer(void *arg, uint64_t id, const Client__Event *event)
     switch ((int)event->body_case) {
     case CLIENT__EVENT__BODY_ERROR:
         zhashx_delete(chat->own, ask->msg_id);
-        client_chat_say(chat, "! %s (%s)%s%s", event->error->message, event->error->name,
-                        ask->text[0] ? ": " : "", ask->text);
+        client_chat_say(chat, "! %s (%s)%s%s", event->error->message, event->error->name, ask->text[0] ? ": " : "",
+                        ask->text);
         break;
     case CLIENT__EVENT__BODY_ACK:
         on_sent(chat, ask, event->ack);

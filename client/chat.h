@@ -24,7 +24,8 @@ void client_chat_set_session(client_chat *chat, client_session *session); /* bor
 
 /* One line typed, without its newline. False: /quit. */
 bool client_chat_line(client_chat *chat, const char *line);
-/* What was typed last has to be answered before the next line, which begins with next, makes sense: a new chat, a name. */
+/* What was typed last has to be answered before the next line, which begins with next, makes sense: a new chat, a name.
+ */
 bool client_chat_busy(const client_chat *chat, char next);
 /* After each turn: tells the server what has been read. */
 void client_chat_flush(client_chat *chat);

@@ -13,7 +13,7 @@
 #include "mesh/loop.h"
 #include "mesh/rand.h"
 
-#define STATE_SIZE 38 /* 16 hex, blank, 20 digits, newline: one write of one size, so that it is whole */
+#define STATE_SIZE 38    /* 16 hex, blank, 20 digits, newline: one write of one size, so that it is whole */
 #define WAITING_MAX 1000 /* requests without an answer; more input has to wait */
 #define LINE_MAX_BYTES (400u * 1024)
 #define END_WAIT_MS 30000 /* after the end of input, for what is on its way */
@@ -23,11 +23,11 @@ typedef struct shell {
     client_chat *chat;
     client_session *session;
     mesh_buf in;
-    bool watched;  /* stdin can be polled: a terminal or a pipe, not a file */
+    bool watched; /* stdin can be polled: a terminal or a pipe, not a file */
     bool watching;
     bool tty;
     bool eof;
-    bool ended;    /* end of input, and all of it taken, or /quit */
+    bool ended; /* end of input, and all of it taken, or /quit */
     mesh_ms end_at;
     mesh_ms linger;
     int state_fd; /* -1: none */
@@ -62,7 +62,8 @@ static void stored(void *arg, client_cursor cursor)
     if (sh->state_fd < 0) {
         return;
     }
-    snprintf(line, sizeof line, "%016llx %020llu\n", (unsigned long long)cursor.era, (unsigned long long)cursor.inbox_seq);
+    snprintf(line, sizeof line, "%016llx %020llu\n", (unsigned long long)cursor.era,
+             (unsigned long long)cursor.inbox_seq);
     if (pwrite(sh->state_fd, line, STATE_SIZE, 0) != STATE_SIZE) {
         fprintf(stderr, "parley: the state file cannot be written: %s\n", strerror(errno));
         exit(1); /* going on would ack what the next start does not know of */
@@ -215,7 +216,10 @@ static int talk(shell *sh, const client_url *url, const client_session_conf *con
     sh->poll.data = sh;
     mesh_loop_run(sh->loop);
 
-    int code = client_session_state(sh->session) == CLIENT_STOPPED || (sh->eof && !sh->ended) || client_session_waiting(sh->session) > 0 ? 1 : 0;
+    int code = client_session_state(sh->session) == CLIENT_STOPPED || (sh->eof && !sh->ended) ||
+                       client_session_waiting(sh->session) > 0
+                   ? 1
+                   : 0;
     if (client_session_waiting(sh->session) > 0) {
         client_args_fail("%zu requests had no answer", client_session_waiting(sh->session));
     }
@@ -247,7 +251,11 @@ int client_cmd_chat(int argc, char **argv)
         { NULL, NULL, NULL, NULL },
     };
     const client_args args = { "parley chat --user USER | --token TOKEN [options]",
-                               "Talks in the terminal. /help there lists the commands.", options, NULL, 0, 0 };
+                               "Talks in the terminal. /help there lists the commands.",
+                               options,
+                               NULL,
+                               0,
+                               0 };
     int code;
     int64_t seconds;
     client_url target;
@@ -262,7 +270,8 @@ int client_cmd_chat(int argc, char **argv)
     if (!mesh_id_valid(device)) {
         return client_args_fail("'%s' is no device id: 1 to 64 of A-Z a-z 0-9 _ . : -", device);
     }
-    if (!client_args_int("linger", linger, 0, 0, 1000000, &seconds) || !client_data_target(url, port, dir ? dir : "data", &target)) {
+    if (!client_args_int("linger", linger, 0, 0, 1000000, &seconds) ||
+        !client_data_target(url, port, dir ? dir : "data", &target)) {
         return CLIENT_EXIT_USAGE;
     }
     if (state && !open_state(&sh, state, &cursor)) {
@@ -274,8 +283,12 @@ int client_cmd_chat(int argc, char **argv)
         return 1;
     }
     mesh_loop_signals();
-    client_session_conf conf = { .token = made ? made : token, .device = device, .software = "parley chat",
-                                 .cursor = cursor, .seed = mesh_rand_seed(), .in_order = true };
+    client_session_conf conf = { .token = made ? made : token,
+                                 .device = device,
+                                 .software = "parley chat",
+                                 .cursor = cursor,
+                                 .seed = mesh_rand_seed(),
+                                 .in_order = true };
     code = talk(&sh, &target, &conf);
     free(made);
     if (sh.state_fd >= 0) {

@@ -40,7 +40,10 @@ int client_cmd_config(int argc, char **argv)
         "parley config check FILE | show FILE | nodes FILE | get FILE SECTION.KEY | defaults",
         "check: is FILE good?  show: every setting in force  nodes: name, role and endpoint of each  get: one value\n"
         "defaults: every setting with its default",
-        options, words, 1, 3
+        options,
+        words,
+        1,
+        3
     };
     int code;
     int n = client_args_parse(&args, argc, argv, &code);

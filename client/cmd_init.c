@@ -11,12 +11,16 @@ int client_cmd_init(int argc, char **argv)
         { "data", "DIR", "where to make it", &dir },
         { "edges", "N", "(2)", &edges },
         { "routers", "N", "(2)", &routers },
-        { "port", "PORT", "the edges' shared port (8080); the other nodes listen from PORT+1000 on, on loopback", &port },
+        { "port", "PORT", "the edges' shared port (8080); the other nodes listen from PORT+1000 on, on loopback",
+          &port },
         { NULL, NULL, NULL, NULL },
     };
     const client_args args = { "parley init --data DIR [options]",
                                "Makes DIR/cluster.conf, a key for every node and for the operator, and the token key.",
-                               options, NULL, 0, 0 };
+                               options,
+                               NULL,
+                               0,
+                               0 };
     int code;
     int64_t n_edges, n_routers, number;
     if (client_args_parse(&args, argc, argv, &code) < 0) {

@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "client/args.h"
 #include "client/cmd.h"
@@ -36,7 +35,7 @@ static mesh_ms turn(void *arg, mesh_time now)
 static char *token(void *arg, const char *user)
 {
     player *p = arg;
-    return edge_token_make(mesh_buf_slice(&p->key), user, NULL, NULL, (int64_t)time(NULL), 24 * 3600);
+    return edge_token_make(mesh_buf_slice(&p->key), user, NULL, NULL, mesh_clock_now().wall / 1000, 24 * 3600);
 }
 
 static bool add_file(player *p, const char *path, const char *expect)
@@ -46,8 +45,8 @@ static bool add_file(player *p, const char *path, const char *expect)
     mesh_err err = client_irc_load(path, &log, why, sizeof why);
     if (err == MESH_OK) {
         const char *slash = strrchr(path, '/');
-        fprintf(stderr, "%s: %zu lines of %zu people, %zu renames, %zu other lines skipped\n", path, log.lines, log.n_users,
-                log.renames, log.skipped);
+        fprintf(stderr, "%s: %zu lines of %zu people, %zu renames, %zu other lines skipped\n", path, log.lines,
+                log.n_users, log.renames, log.skipped);
         err = client_replay_add(p->replay, &log, slash ? slash + 1 : path, expect, why, sizeof why);
     }
     if (err != MESH_OK) {
@@ -68,9 +67,9 @@ static int report(const client_replay *replay, mesh_ms took)
     }
     fprintf(stderr, "%.1f s, %.0f deliveries/s, %llu reconnects\n", (double)took / 1000,
             (double)r.deliveries * 1000 / (double)(took > 0 ? took : 1), (unsigned long long)r.reconnects);
-    printf("replayed %llu lines, %llu deliveries, %llu missing, %llu doubled, %llu reordered\n", (unsigned long long)r.lines,
-           (unsigned long long)r.deliveries, (unsigned long long)r.missing, (unsigned long long)r.doubled,
-           (unsigned long long)r.reordered);
+    printf("replayed %llu lines, %llu deliveries, %llu missing, %llu doubled, %llu reordered\n",
+           (unsigned long long)r.lines, (unsigned long long)r.deliveries, (unsigned long long)r.missing,
+           (unsigned long long)r.doubled, (unsigned long long)r.reordered);
     return r.unsent || r.missing || r.doubled || r.reordered || r.changed ? 1 : 0;
 }
 
@@ -126,8 +125,11 @@ int client_cmd_replay(int argc, char **argv)
     };
     const char *files[FILES_MAX];
     const client_args args = { "parley replay FILE... [options]",
-                               "Plays IRC logs as the people in them and checks every delivery at every device.", options,
-                               files, 1, FILES_MAX };
+                               "Plays IRC logs as the people in them and checks every delivery at every device.",
+                               options,
+                               files,
+                               1,
+                               FILES_MAX };
     int code;
     int64_t n_speed, n_seed, n_cut, n_patience;
     client_replay_conf conf = { .token = token };
@@ -136,8 +138,10 @@ int client_cmd_replay(int argc, char **argv)
         return code;
     }
     if (!client_args_int("speed", speed, 0, 0, 1000000, &n_speed) ||
-        !client_args_int("seed", seed, 0, 0, INT64_MAX, &n_seed) || !client_args_int("cut-every", cut, 0, 0, 1000000, &n_cut) ||
-        !client_args_int("patience", patience, 60, 1, 3600, &n_patience) || !client_data_target(url, port, dir, &conf.url)) {
+        !client_args_int("seed", seed, 0, 0, INT64_MAX, &n_seed) ||
+        !client_args_int("cut-every", cut, 0, 0, 1000000, &n_cut) ||
+        !client_args_int("patience", patience, 60, 1, 3600, &n_patience) ||
+        !client_data_target(url, port, dir, &conf.url)) {
         return CLIENT_EXIT_USAGE;
     }
     if (expect && n != 1) {

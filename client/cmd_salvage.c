@@ -1,23 +1,55 @@
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/args.h"
 #include "client/cmd.h"
+#include "client/data.h"
+#include "mesh/alloc.h"
 #include "store/salvage.h"
+
+static mesh_conf *find_conf(const char *path, const char *from)
+{
+    char *beside = NULL;
+    if (!path) {
+        size_t size = strlen(from);
+        while (size > 0 && from[size - 1] == '/') {
+            size--;
+        }
+        while (size > 0 && from[size - 1] != '/') {
+            size--;
+        }
+        beside = mesh_alloc(size + sizeof "cluster.conf");
+        memcpy(beside, from, size);
+        strcat(beside, "cluster.conf");
+        path = access(beside, R_OK) == 0 ? beside : NULL;
+    }
+    mesh_conf *conf = path ? client_data_conf(path) : NULL;
+    free(beside);
+    return conf;
+}
 
 int client_cmd_salvage(int argc, char **argv)
 {
-    const char *acks_path = NULL;
+    const char *acks_path = NULL, *conf_path = NULL;
     const char *words[2];
     const client_option options[] = {
         { "acks", "FILE", "lines `chat seq` of what was acked, recorded elsewhere: is it there?", &acks_path },
+        { "conf", "FILE", "the cluster's config (cluster.conf beside FROM): with it the end of the log is applied",
+          &conf_path },
         { NULL, NULL, NULL, NULL },
     };
-    const client_args args = { "parley store salvage FROM TO [--acks FILE]",
-                               "Copies the stopped store FROM to TO, cuts an incomplete last record off the copy, and reports what was acked\n"
-                               "and cannot be found. FROM is not touched.",
-                               options, words, 2, 2 };
+    const client_args args = {
+        "parley store salvage FROM TO [--acks FILE]",
+        "Copies the stopped store FROM to TO, cuts an incomplete last record off the copy, and reports what was acked\n"
+        "and cannot be found. FROM is not touched.",
+        options,
+        words,
+        2,
+        2
+    };
     int code;
     if (client_args_parse(&args, argc, argv, &code) < 0) {
         return code;
@@ -26,7 +58,13 @@ int client_cmd_salvage(int argc, char **argv)
     if (acks_path && !(acks = fopen(acks_path, "re"))) {
         return client_args_fail("%s: %s", acks_path, strerror(errno));
     }
-    mesh_err err = store_salvage_run(words[0], words[1], NULL, NULL, acks, stdout);
+    mesh_conf *conf = find_conf(conf_path, words[0]);
+    if (!conf) {
+        fputs("without the cluster's config the end of the log is not applied: what it holds counts as missing\n",
+              stderr);
+    }
+    mesh_err err = store_salvage_run(words[0], words[1], conf ? store_salvage_replay_core : NULL, conf, acks, stdout);
+    mesh_conf_destroy(&conf);
     if (acks) {
         fclose(acks);
     }

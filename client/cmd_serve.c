@@ -154,7 +154,11 @@ int client_cmd_serve(int argc, char **argv)
         { NULL, NULL, NULL, NULL },
     };
     const client_args args = { "parley serve --data DIR [--port PORT]",
-                               "Runs an edge, a router and a store in this one process, until SIGTERM.", options, NULL, 0, 0 };
+                               "Runs an edge, a router and a store in this one process, until SIGTERM.",
+                               options,
+                               NULL,
+                               0,
+                               0 };
     int code;
     int64_t number;
     if (client_args_parse(&args, argc, argv, &code) < 0) {

@@ -1,5 +1,5 @@
-/* client/cmd_status.c: routers and stores are asked over node links with the operator's key; edges over HTTP. Edges share
- * a port, so whoever answers says which one it is, and asking goes on until all have, or luck has run out. */
+/* client/cmd_status.c: routers and stores are asked over node links with the operator's key; edges over HTTP. Edges
+ * share a port, so whoever answers says which one it is, and asking goes on until all have, or luck has run out. */
 #include <arpa/inet.h>
 #include <inttypes.h>
 #include <netinet/in.h>
@@ -255,8 +255,11 @@ int client_cmd_status(int argc, char **argv)
         { NULL, NULL, NULL, NULL },
     };
     const client_args args = { "parley status [options]",
-                               "One line per node: is it up, and its main figures. Exit status 1 when one is down.", options,
-                               NULL, 0, 0 };
+                               "One line per node: is it up, and its main figures. Exit status 1 when one is down.",
+                               options,
+                               NULL,
+                               0,
+                               0 };
     int code;
     if (client_args_parse(&args, argc, argv, &code) < 0) {
         return code;

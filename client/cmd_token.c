@@ -1,7 +1,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "client/args.h"
 #include "client/cmd.h"
@@ -17,7 +16,7 @@ static int print_token(const char *path, const char *user, const char *tenant, c
         client_args_fail("%s is no token key (%d bytes or more)", path, 32);
         code = 1;
     } else {
-        char *token = edge_token_make(mesh_buf_slice(&key), user, tenant, name, (int64_t)time(NULL), ttl);
+        char *token = edge_token_make(mesh_buf_slice(&key), user, tenant, name, mesh_clock_now().wall / 1000, ttl);
         puts(token);
         free(token);
     }
@@ -36,7 +35,9 @@ int client_cmd_token(int argc, char **argv)
         { "key", "FILE", "a key file instead", &key },
         { NULL, NULL, NULL, NULL },
     };
-    const client_args args = { "parley token USER [options]", "Makes a token that lets USER in.", options, &user, 1, 1 };
+    const client_args args = {
+        "parley token USER [options]", "Makes a token that lets USER in.", options, &user, 1, 1
+    };
     int code;
     int64_t seconds;
     if (client_args_parse(&args, argc, argv, &code) < 0) {

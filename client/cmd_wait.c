@@ -18,8 +18,11 @@ int client_cmd_wait(int argc, char **argv)
         { NULL, NULL, NULL, NULL },
     };
     const client_args args = { "parley wait [options]",
-                               "Waits until a real message went through: a user sends to itself and receives it.", options,
-                               NULL, 0, 0 };
+                               "Waits until a real message went through: a user sends to itself and receives it.",
+                               options,
+                               NULL,
+                               0,
+                               0 };
     int code;
     int64_t seconds;
     client_url target;

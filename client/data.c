@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "client/args.h"
@@ -169,8 +168,9 @@ static mesh_err make_conf(const client_data_plan *plan, const char *conf_path, c
     char real[PATH_MAX];
     char web[PATH_MAX];
     mesh_buf text = { 0 };
-    mesh_buf_printf(&text, "# made by `parley init`; `parley config defaults` shows every setting\n"
-                           "cluster\n    name = \"parley\"\n    hash_key = \"%s\"\n    tenants = \"default\"\n",
+    mesh_buf_printf(&text,
+                    "# made by `parley init`; `parley config defaults` shows every setting\n"
+                    "cluster\n    name = \"parley\"\n    hash_key = \"%s\"\n    tenants = \"default\"\n",
                     hash_key);
     mesh_err err = put_nodes(&text, plan, keys);
     mesh_buf_printf(&text, "edge\n    port = %d\n    token_key_file = \"%s\"\n", plan->port,
@@ -265,7 +265,7 @@ char *client_data_token(const char *dir, const char *user, const char *tenant, c
     } else if (!mesh_id_valid(user)) {
         client_args_fail("'%s' is no user id: 1 to 64 of A-Z a-z 0-9 _ . : -", user);
     } else {
-        token = edge_token_make(mesh_buf_slice(&key), user, tenant, name, (int64_t)time(NULL), ttl_s);
+        token = edge_token_make(mesh_buf_slice(&key), user, tenant, name, mesh_clock_now().wall / 1000, ttl_s);
     }
     mesh_buf_fini(&key);
     free(path);
@@ -296,7 +296,9 @@ bool client_data_target(const char *url, const char *port, const char *dir, clie
     if (url) {
         mesh_err err = client_url_parse(url, &target);
         if (err != MESH_OK) {
-            client_args_fail("%s %s", url, err == MESH_UNSUPPORTED ? "is TLS, which is not spoken here" : "is no address like ws://127.0.0.1:8080/v1/ws");
+            client_args_fail("%s %s", url,
+                             err == MESH_UNSUPPORTED ? "is TLS, which is not spoken here"
+                                                     : "is no address like ws://127.0.0.1:8080/v1/ws");
             return false;
         }
     } else if (port) {

@@ -16,7 +16,7 @@ typedef struct client_data_plan {
     const char *dir;
     unsigned edges;
     unsigned routers;
-    int port;        /* of the edges, shared */
+    int port;         /* of the edges, shared */
     bool one_process; /* nodes talk over inproc, without keys */
 } client_data_plan;
 
@@ -36,8 +36,8 @@ MESH_MUST mesh_err client_data_token_key(const char *path, mesh_buf *key);
 /* A token signed with dir/token.key; name and tenant may be NULL. NULL: one line was printed. Yours (free). */
 char *client_data_token(const char *dir, const char *user, const char *tenant, const char *name, int64_t ttl_s);
 
-/* Where clients connect: url, else 127.0.0.1 and port, else the edges of dir's config, else port 8080; each may be NULL.
- * False: one line was printed. */
+/* Where clients connect: url, else 127.0.0.1 and port, else the edges of dir's config, else port 8080; each may be
+ * NULL. False: one line was printed. */
 bool client_data_target(const char *url, const char *port, const char *dir, client_url *out);
 
 /* The web page's directory beside this program or in the working directory; false: there is none. */

@@ -4,8 +4,7 @@
 
 #include "client/args.h"
 #include "client/cmd.h"
-
-#define VERSION "0.1.0"
+#include "mesh/version.h"
 
 static int cmd_version(int argc, char **argv);
 static int cmd_help(int argc, char **argv);
@@ -35,7 +34,7 @@ static int cmd_version(int argc, char **argv)
 {
     (void)argc;
     (void)argv;
-    puts("parley " VERSION);
+    puts("parley " MESH_VERSION);
     return 0;
 }
 

@@ -1,6 +1,7 @@
-/* client/replay.h: plays IRC logs as the people in them, and checks at every member's device that every line arrives once,
- * in order, byte for byte. Each log is one group of all its people; a person in several logs is one user. The next line of
- * a log is sent when the one before is acked, so that the chat's order must be the file's; logs run side by side. */
+/* client/replay.h: plays IRC logs as the people in them, and checks at every member's device that every line arrives
+ * once, in order, byte for byte. Each log is one group of all its people; a person in several logs is one user. The
+ * next line of a log is sent when the one before is acked, so that the chat's order must be the file's; logs run side
+ * by side. */
 #ifndef CLIENT_REPLAY_H
 #define CLIENT_REPLAY_H
 
@@ -28,7 +29,7 @@ typedef struct client_replay_result {
     uint64_t missing;
     uint64_t doubled;
     uint64_t reordered;
-    uint64_t changed;    /* arrived with another body, sender, name or kind; missing as well */
+    uint64_t changed; /* arrived with another body, sender, name or kind; missing as well */
     uint64_t reconnects;
 } client_replay_result;
 

@@ -19,9 +19,11 @@ typedef struct client_requests { /* zero-initialise */
 void client_requests_fini(client_requests *q);
 /* frame is copied. ordered: not to pass, nor be passed by, another ordered one when pumped in order. */
 void client_requests_add(client_requests *q, uint64_t id, bool ordered, mesh_slice frame);
-bool client_requests_remove(client_requests *q, uint64_t id);             /* false: no such request */
-bool client_requests_delay(client_requests *q, uint64_t id, mesh_ms due); /* send again at due; false: no such request */
-size_t client_requests_rewind(client_requests *q); /* the connection is gone: all are to be sent again; how many were out */
+bool client_requests_remove(client_requests *q, uint64_t id); /* false: no such request */
+bool client_requests_delay(client_requests *q, uint64_t id,
+                           mesh_ms due); /* send again at due; false: no such request */
+size_t
+client_requests_rewind(client_requests *q); /* the connection is gone: all are to be sent again; how many were out */
 
 typedef struct client_pumped {
     mesh_ms next;   /* when a delayed one is due, MESH_NEVER for none */

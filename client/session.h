@@ -1,19 +1,24 @@
 /* client/session.h: one device's conversation with parley, as a pure step: bytes and time in, bytes and calls out. No
- * socket, no clock, random numbers only from a seed; client/socket.c drives it over WebSocket, tests/sim over a fake net.
+ * socket, no clock, random numbers only from a seed; client/socket.c drives it over WebSocket, tests/sim over a fake
+ * net.
  *
- * WAITING (until the time to connect) -> CONNECTING -> HELLO (socket open, hello said) -> READY (welcome came) -> CLOSING
- * (the transport has to go) -> WAITING; or STOPPED, when trying again would be wrong (close code 40xx, refused token).
+ * WAITING (until the time to connect) -> CONNECTING -> HELLO (socket open, hello said) -> READY (welcome came) ->
+ * CLOSING (the transport has to go) -> WAITING; or STOPPED, when trying again would be wrong (close code 40xx, refused
+ * token).
  *
- * In. Every inbox entry must be cursor + 1: lower is dropped, higher is a hole and ends the connection, so that the server
- * sends everything after the cursor again. What is told to the owner is told once per (era, chat, seq). An entry counts as
- * stored when `message` has returned; acks are cumulative, one per CLIENT_ACK_ENTRIES entries or CLIENT_ACK_MS. A lost
- * last entry shows in pong: an inbox head beyond the cursor twice in a row without progress is a hole too.
+ * In. Every inbox entry must be cursor + 1: lower is dropped, higher is a hole and ends the connection, so that the
+ * server sends everything after the cursor again. What is told to the owner is told once per (era, chat, seq). An entry
+ * counts as stored when `message` has returned; acks are cumulative, one per CLIENT_ACK_ENTRIES entries or
+ * CLIENT_ACK_MS. A lost last entry shows in pong: an inbox head beyond the cursor twice in a row without progress is a
+ * hole too.
  *
  * Out. A request is kept until its answer is final: it is sent again, byte for byte (the same client_msg_id), after a
- * reconnect and after an error that says `same` or `later`, when its after_ms is over. At most CLIENT_WINDOW are on their way.
+ * reconnect and after an error that says `same` or `later`, when its after_ms is over. At most CLIENT_WINDOW are on
+ * their way.
  *
  * What goes wrong: connection lost or silent -> full-jitter backoff (Brooker, "Exponential Backoff And Jitter", 2015);
- * `reconnect` -> new connection after after_ms + random(jitter_ms); nonsense from the server -> counted, connection ended. */
+ * `reconnect` -> new connection after after_ms + random(jitter_ms); nonsense from the server -> counted, connection
+ * ended. */
 #ifndef CLIENT_SESSION_H
 #define CLIENT_SESSION_H
 
@@ -52,15 +57,17 @@ typedef struct client_cursor {
     uint64_t inbox_seq;
 } client_cursor;
 
-/* Calls to the owner; each may be NULL. What they are given is borrowed for the call. They may add requests; they must not
- * destroy the session. */
+/* Calls to the owner; each may be NULL. What they are given is borrowed for the call. They may add requests; they must
+ * not destroy the session. */
 typedef struct client_handler {
     void (*state)(void *arg, client_state state); /* after every move */
     void (*welcome)(void *arg, const Client__Welcome *welcome);
-    void (*message)(void *arg, const Client__Message *message); /* once each, in inbox order; the cursor is already on it */
-    void (*resync)(void *arg, const Client__Resync *resync);    /* the cursor is already the new one */
+    void (*message)(void *arg,
+                    const Client__Message *message); /* once each, in inbox order; the cursor is already on it */
+    void (*resync)(void *arg, const Client__Resync *resync); /* the cursor is already the new one */
     void (*live)(void *arg, const Client__Live *live);
-    void (*answer)(void *arg, uint64_t id, const Client__Event *event); /* final: an answer, or an error not to be repeated */
+    void (*answer)(void *arg, uint64_t id,
+                   const Client__Event *event); /* final: an answer, or an error not to be repeated */
 } client_handler;
 
 typedef struct client_session_conf {
@@ -78,7 +85,8 @@ typedef struct client_counts { /* since new */
 
 typedef struct client_session client_session;
 
-client_session *client_session_new(const client_session_conf *conf, const client_handler *handler, void *arg, mesh_ms now);
+client_session *client_session_new(const client_session_conf *conf, const client_handler *handler, void *arg,
+                                   mesh_ms now);
 void client_session_destroy(client_session **s_p);
 
 /* ---- for the owner ---- */
@@ -94,16 +102,17 @@ void client_session_set_token(client_session *s, const char *token); /* for the 
 void client_session_stop(client_session *s, mesh_ms now);            /* close and stay closed */
 client_state client_session_state(const client_session *s);
 client_cursor client_session_cursor(const client_session *s);
-size_t client_session_waiting(const client_session *s);       /* requests without a final answer */
-const char *client_session_why(const client_session *s);      /* the last error that ended a connection; never NULL */
-uint32_t client_session_stop_code(const client_session *s);   /* fault or close code that stopped it; 0: not stopped */
+size_t client_session_waiting(const client_session *s);     /* requests without a final answer */
+const char *client_session_why(const client_session *s);    /* the last error that ended a connection; never NULL */
+uint32_t client_session_stop_code(const client_session *s); /* fault or close code that stopped it; 0: not stopped */
 const client_counts *client_session_counts(const client_session *s);
 const char *client_state_name(client_state state);
 
 /* ---- for the transport ---- */
 /* Called whenever the session has got something to do from outside the transport's own calls. */
 void client_session_on_work(client_session *s, void (*work)(void *arg), void *arg);
-mesh_ms client_session_turn(client_session *s, mesh_ms now); /* timers; returns the time of the next, MESH_NEVER for none */
+mesh_ms client_session_turn(client_session *s,
+                            mesh_ms now); /* timers; returns the time of the next, MESH_NEVER for none */
 client_want client_session_want(const client_session *s, mesh_ms now);
 void client_session_connecting(client_session *s, mesh_ms now); /* after WANT_CONNECT: it was begun */
 void client_session_opened(client_session *s, mesh_ms now);
@@ -111,7 +120,7 @@ void client_session_opened(client_session *s, mesh_ms now);
 void client_session_closed(client_session *s, uint32_t close_code, mesh_ms now);
 /* One whole WebSocket message. arena is reset and used for the call; it may be shared by all sessions. */
 void client_session_input(client_session *s, mesh_slice bytes, mesh_arena *arena, mesh_ms now);
-bool client_session_pending(const client_session *s);              /* client_session_take would give something */
+bool client_session_pending(const client_session *s);                    /* client_session_take would give something */
 bool client_session_take(client_session *s, mesh_buf *out, mesh_ms now); /* next WebSocket message, appended to out */
 
 #endif

@@ -1,10 +1,10 @@
-/* client/socket.c: the happy path: client_socket_open -> the conn is marked -> flush (uv_prepare, once per loop turn) asks
- * the session what it wants and begins a handshake -> ESTABLISHED -> the session's bytes are written at once where the
- * socket takes them, else on WRITEABLE -> RECEIVE is put together and given to the session.
+/* client/socket.c: the happy path: client_socket_open -> the conn is marked -> flush (uv_prepare, once per loop turn)
+ * asks the session what it wants and begins a handshake -> ESTABLISHED -> the session's bytes are written at once where
+ * the socket takes them, else on WRITEABLE -> RECEIVE is put together and given to the session.
  *
  * Whatever a callback causes is only marked; flush does it, after all callbacks of the turn. So no session is entered
- * twice, and what a turn produced for one socket leaves in one write. Going wrong: CONNECTION_ERROR, CLOSED or the wsi's
- * destruction, whichever comes first, is told to the session once (gone). */
+ * twice, and what a turn produced for one socket leaves in one write. Going wrong: CONNECTION_ERROR, CLOSED or the
+ * wsi's destruction, whichever comes first, is told to the session once (gone). */
 #include "client/socket.h"
 
 #include <assert.h>

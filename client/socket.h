@@ -2,8 +2,8 @@
  * calls libwebsockets; what is said and when is client/session.h's business.
  *
  * A connection that has to go is not negotiated about: it is cut off from its session and killed, and the session may
- * connect again at once. At most CLIENT_SOCKET_CONNECTING handshakes are under way, so that thousands of sessions do not
- * overrun the listen queue; the others wait their turn. */
+ * connect again at once. At most CLIENT_SOCKET_CONNECTING handshakes are under way, so that thousands of sessions do
+ * not overrun the listen queue; the others wait their turn. */
 #ifndef CLIENT_SOCKET_H
 #define CLIENT_SOCKET_H
 

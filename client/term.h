@@ -7,8 +7,8 @@
 #include "mesh/buf.h"
 
 /* Append text with every character that could move the cursor, change the screen or turn the writing direction shown as
- * "·": C0 and C1 controls, DEL, bidi controls, zero-width and line separators, broken UTF-8. With indent not NULL a newline
- * stays one, followed by indent; else it is "·" as well. */
+ * "·": C0 and C1 controls, DEL, bidi controls, zero-width and line separators, broken UTF-8. With indent not NULL a
+ * newline stays one, followed by indent; else it is "·" as well. */
 void client_term_clean(const char *text, const char *indent, mesh_buf *out);
 
 /* "HH:MM" local time. */

@@ -166,7 +166,7 @@ static bool read_value(reader *r, json_t *value, const ProtobufCFieldDescriptor 
     case PROTOBUF_C_TYPE_MESSAGE:
         return read_message(r, value, field, at);
     default:
-        assert(!"a field type that client.proto does not use");
+        assert(false); /* a field type that client.proto does not use */
         return false;
     }
 }

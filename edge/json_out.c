@@ -108,7 +108,7 @@ static void put_value(const ProtobufCFieldDescriptor *field, const void *at, mes
         put_object(*(ProtobufCMessage *const *)at, out);
         break;
     default:
-        assert(!"a field type that client.proto does not use");
+        assert(false); /* a field type that client.proto does not use */
     }
 }
 

@@ -232,7 +232,7 @@ void mesh_loop_unwatch_fd(mesh_loop *loop, int fd)
             return;
         }
     }
-    assert(!"fd is not watched");
+    assert(false && "fd is not watched");
 }
 
 void mesh_loop_watch_ready(mesh_loop *loop, mesh_loop_ready *ready, void *arg)
@@ -244,7 +244,7 @@ void mesh_loop_watch_ready(mesh_loop *loop, mesh_loop_ready *ready, void *arg)
             return;
         }
     }
-    assert(!"MESH_LOOP_READY is too small");
+    assert(false && "MESH_LOOP_READY is too small");
 }
 
 void mesh_loop_unwatch_ready(mesh_loop *loop, void *arg)

@@ -317,9 +317,9 @@ void store_apply_chat_edit(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answ
         return;
     }
     e.by = err == MESH_OK ? store_chat_member(e.chat, request->user) : NULL;
-    mesh_fault fault = e.by == NULL                       ? FAULT_NOT_FOUND
-                       : !store_member_present(e.by)      ? FAULT_DENIED
-                                                          : check_edit(fsm, &e);
+    mesh_fault fault = e.by == NULL                  ? FAULT_NOT_FOUND
+                       : !store_member_present(e.by) ? FAULT_DENIED
+                                                     : check_edit(fsm, &e);
     if (fault != FAULT_NONE) {
         store_fsm_fault(fsm->arena, answer, fault);
         return;
@@ -328,8 +328,8 @@ void store_apply_chat_edit(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answ
         sent_head(fsm, &e, answer);
         return;
     }
-    Mesh__Entry *entry = store_fsm_entry_new(fsm, kind_of(request->op), request->user, request->user_name,
-                                             request->client_msg_id);
+    Mesh__Entry *entry =
+        store_fsm_entry_new(fsm, kind_of(request->op), request->user, request->user_name, request->client_msg_id);
     entry->users = e.users;
     entry->n_users = e.n_users;
     entry->name = request->op == MESH__EDIT_OP__EDIT_RENAME ? request->name : empty;

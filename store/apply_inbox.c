@@ -175,8 +175,8 @@ void store_apply_attach(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
         store_fsm_fault(fsm->arena, answer, FAULT_REPLACED);
         return;
     }
-    bool resync = !attach->has_cursor || attach->era != fsm->era || attach->after > user->head ||
-                  attach->after < user->trimmed;
+    bool resync =
+        !attach->has_cursor || attach->era != fsm->era || attach->after > user->head || attach->after < user->trimmed;
     /* What a running session was sent is not yet what its device keeps; a hello's cursor is. */
     uint64_t kept = attach->fresh || attach->acked > attach->after ? attach->after : attach->acked;
     uint64_t cursor = resync ? user->head : kept;

@@ -64,8 +64,8 @@ void store_apply_send(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
         store_fsm_fault(fsm->arena, answer, fault);
         return;
     }
-    Mesh__Entry *entry = store_fsm_entry_new(fsm, MESH__ENTRY_KIND__ENTRY_TEXT, send->user, send->user_name,
-                                             send->client_msg_id);
+    Mesh__Entry *entry =
+        store_fsm_entry_new(fsm, MESH__ENTRY_KIND__ENTRY_TEXT, send->user, send->user_name, send->client_msg_id);
     entry->content_type = send->content_type;
     entry->body = send->body;
     entry->n_attachments = send->n_attachments;

@@ -8,8 +8,8 @@
 #include "store.pb-c.h"
 #include "store/core.h"
 
-#define CHATS_MAX 20000     /* objects kept */
-#define MEMBERS_MAX 500000  /* of all objects kept */
+#define CHATS_MAX 20000    /* objects kept */
+#define MEMBERS_MAX 500000 /* of all objects kept */
 
 struct store_chats {
     store_kv *kv;

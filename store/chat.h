@@ -1,8 +1,9 @@
 /* store/chat.h: a chat as the store has it: what it is, its head, and everybody who is or was a member.
  *
- * A member's spans [from, to] say all about entitlement: an entry is theirs when its seq is in a span; `prev` of seq s is
- * s - 1 inside a span, or the end of the span before. Spans only grow at the end, so who an old entry belongs to never
- * changes. Objects are cached (oldest evicted first, never while an entry is applied); their rows are the truth. */
+ * A member's spans [from, to] say all about entitlement: an entry is theirs when its seq is in a span; `prev` of seq s
+ * is s - 1 inside a span, or the end of the span before. Spans only grow at the end, so who an old entry belongs to
+ * never changes. Objects are cached (oldest evicted first, never while an entry is applied); their rows are the truth.
+ */
 #ifndef STORE_CHAT_H
 #define STORE_CHAT_H
 

@@ -1,4 +1,5 @@
-/* store/check.h: is a message from a router fit to be put into the log or looked up? Everything in it came from outside. */
+/* store/check.h: is a message from a router fit to be put into the log or looked up? Everything in it came from
+ * outside. */
 #ifndef STORE_CHECK_H
 #define STORE_CHECK_H
 

@@ -1,6 +1,7 @@
-/* The happy path: a write is checked and its packed bytes join the entry that gathers; at the end of the turn the entry is
- * submitted, unless STORE_PIPELINE entries are on their way: then it gathers on, and that is the group commit. The kv's
- * writer syncs it, consensus commits it, store_fsm applies it, and what it answers goes to whoever asked, known by position.
+/* The happy path: a write is checked and its packed bytes join the entry that gathers; at the end of the turn the entry
+ * is submitted, unless STORE_PIPELINE entries are on their way: then it gathers on, and that is the group commit. The
+ * kv's writer syncs it, consensus commits it, store_fsm applies it, and what it answers goes to whoever asked, known by
+ * position.
  *
  * Ready: after each start an entry of our own goes first (Genesis into a new database). Once it is applied, everything
  * acked before is applied too; until then a read could go back in time, so everybody is told FAULT_UNAVAILABLE.
@@ -9,7 +10,6 @@
 #include "store/core.h"
 
 #include <assert.h>
-#include <czmq.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,25 +18,14 @@
 #include "store/check.h"
 #include "store/consensus.h"
 #include "store/fsm.h"
+#include "store/gather.h"
 #include "store/leases.h"
 #include "store/metrics.h"
 #include "store/outbox.h"
 #include "store/read.h"
 
-#define DONE_WAIT_MS 200  /* OutboxDone waits so long for company */
-#define TRIM_EVERY 1024   /* applied entries between two looks at the log's tail */
-#define SPARE_ENTRIES 8
-
-typedef struct waiter {
-    mesh_peer from; /* MESH_NO_PEER: nobody, or gone */
-    uint64_t corr;
-} waiter;
-
-typedef struct gathered {
-    mesh_buf payload; /* stamp, then a frame */
-    size_t n, cap;
-    waiter *waiters; /* by position in the frame */
-} gathered;
+#define DONE_WAIT_MS 200 /* OutboxDone waits so long for company */
+#define TRIM_EVERY 1024  /* applied entries between two looks at the log's tail */
 
 struct store_core {
     const mesh_conf *conf;
@@ -49,14 +38,12 @@ struct store_core {
     store_leases *leases; /* NULL: not shard 0 */
     mesh_rand rand;
     mesh_arena *arena; /* of one message or turn */
-    zlistx_t *gathering, *submitted; /* of gathered, oldest first */
-    zlistx_t *spare;
-    size_t gathered_bytes;
+    store_gather *gather;
     uint64_t *up; /* boot by peer, 0: down */
     bool enough_space;
-    bool opening_sent, ready; /* the first own entry */
-    bool ring_pending;        /* a RingSet is in the log and not applied */
-    mesh_ms done_since;       /* MESH_NEVER: no finished outbox row waits */
+    bool opening_sent, ready;       /* the first own entry */
+    bool ring_pending;              /* a RingSet is in the log and not applied */
+    mesh_ms done_since;             /* MESH_NEVER: no finished outbox row waits */
     uint64_t safe_applied, trimmed; /* durable; what the log was last trimmed with */
     uint64_t sample_applied, sample_ticket;
     mesh_err error;
@@ -64,61 +51,14 @@ struct store_core {
     /* only while store_core_turn runs */
     mesh_time now;
     mesh_out *out;
-    gathered *applying;
+    store_gathered *applying;
 };
-
-/* ---- gathering ---- */
-
-static gathered *gathered_new(store_core *core)
-{
-    gathered *g = zlistx_detach(core->spare, NULL);
-    if (g == NULL) {
-        g = mesh_alloc(sizeof *g);
-    }
-    static const uint8_t head[STORE_STAMP_SIZE + 1] = { [STORE_STAMP_SIZE] = MESH_FRAME_VERSION };
-    mesh_buf_clear(&g->payload);
-    mesh_buf_put(&g->payload, head, sizeof head);
-    g->n = 0;
-    return g;
-}
-
-static void gathered_free(gathered *g)
-{
-    mesh_buf_fini(&g->payload);
-    free(g->waiters);
-    free(g);
-}
-
-static void gathered_drop(store_core *core, gathered *g)
-{
-    if (zlistx_size(core->spare) >= SPARE_ENTRIES || g->payload.cap > 4 * STORE_ENTRY_SOFT_MAX) {
-        gathered_free(g);
-    } else {
-        zlistx_add_end(core->spare, g);
-    }
-}
-
-static void gather(store_core *core, mesh_peer from, uint64_t corr, mesh_slice packed)
-{
-    gathered *g = zlistx_tail(core->gathering);
-    if (g == NULL || g->n >= STORE_ENTRY_OPS || (g->n > 0 && g->payload.size + packed.size > STORE_ENTRY_SOFT_MAX)) {
-        g = gathered_new(core);
-        zlistx_add_end(core->gathering, g);
-    }
-    mesh_frame_put_packed(&g->payload, packed);
-    core->gathered_bytes += packed.size;
-    if (g->n == g->cap) {
-        g->cap = g->cap == 0 ? 64 : 2 * g->cap;
-        g->waiters = mesh_realloc(g->waiters, g->cap * sizeof *g->waiters);
-    }
-    g->waiters[g->n++] = (waiter){ from, corr };
-}
 
 static void gather_own(store_core *core, const Mesh__Msg *msg)
 {
     mesh_buf_clear(&core->scratch);
     mesh_wire_pack(msg, &core->scratch);
-    gather(core, MESH_NO_PEER, 0, mesh_buf_slice(&core->scratch));
+    store_gather_put(core->gather, MESH_NO_PEER, 0, mesh_buf_slice(&core->scratch));
 }
 
 /* ---- answers ---- */
@@ -176,7 +116,7 @@ static void on_answer(void *arg, size_t at, const Mesh__Msg *msg, Mesh__Msg *ans
         return;
     }
     assert(at < core->applying->n);
-    waiter w = core->applying->waiters[at];
+    store_waiter w = core->applying->waiters[at];
     send_answer(core, w.from, msg, w.corr, answer, core->out);
     if (msg->body_case == MESH__MSG__BODY_RING_SET) {
         core->ring_pending = false;
@@ -199,7 +139,7 @@ static void on_committed(void *arg, uint64_t index, uint64_t term, mesh_slice pa
     if (store_core_error(core) != MESH_OK) {
         return;
     }
-    core->applying = own ? zlistx_detach(core->submitted, NULL) : NULL;
+    core->applying = own ? store_gather_committed(core->gather) : NULL;
     core->fsm->durable = core->cons != NULL && store_consensus_voters(core->cons) > 1 ? "quorum" : "disk";
     mesh_err err = store_fsm_apply(core->fsm, index, term, payload, on_answer, core);
     if (err == MESH_OK && core->applying != NULL) {
@@ -214,7 +154,7 @@ static void on_committed(void *arg, uint64_t index, uint64_t term, mesh_slice pa
         }
     }
     if (core->applying != NULL) {
-        gathered_drop(core, core->applying);
+        store_gather_done(core->gather, core->applying);
         core->applying = NULL;
     }
 }
@@ -241,7 +181,7 @@ static mesh_fault may_write(const store_core *core, const Mesh__Msg *msg)
     if (grows && !core->enough_space) {
         return FAULT_DISK_FULL;
     }
-    if (core->gathered_bytes >= STORE_GATHER_MAX || store_kv_full(core->kv) ||
+    if (store_gather_bytes(core->gather) >= STORE_GATHER_MAX || store_kv_full(core->kv) ||
         (sends && store_outbox_items(core->outbox) >= STORE_OUTBOX_BACKLOG_MAX)) {
         return FAULT_BUSY;
     }
@@ -319,7 +259,7 @@ void store_core_message(store_core *core, mesh_peer from, const Mesh__Msg *msg, 
     } else {
         mesh_fault fault = may_write(core, msg);
         if (fault == FAULT_NONE) {
-            gather(core, from, msg->corr, packed);
+            store_gather_put(core->gather, from, msg->corr, packed);
         } else {
             mesh_stats_add(core->stats, STORE_M_SPACE_REFUSED, fault == FAULT_DISK_FULL ? 1 : 0);
             refuse(core, from, msg, fault, out);
@@ -329,24 +269,12 @@ void store_core_message(store_core *core, mesh_peer from, const Mesh__Msg *msg, 
 
 /* ---- links ---- */
 
-static void forget_waiters(zlistx_t *list, mesh_peer peer)
-{
-    for (gathered *g = zlistx_first(list); g != NULL; g = zlistx_next(list)) {
-        for (size_t i = 0; i < g->n; i++) {
-            if (g->waiters[i].from == peer) {
-                g->waiters[i].from = MESH_NO_PEER;
-            }
-        }
-    }
-}
-
 void store_core_down(store_core *core, mesh_peer peer, mesh_time now, mesh_out *out)
 {
     (void)now;
     (void)out;
     core->up[peer] = 0;
-    forget_waiters(core->gathering, peer);
-    forget_waiters(core->submitted, peer);
+    store_gather_forget(core->gather, peer);
     store_outbox_down(core->outbox, peer);
 }
 
@@ -411,7 +339,7 @@ static void gather_done(store_core *core, mesh_time now)
     if (core->done_since == MESH_NEVER) {
         core->done_since = now.mono;
     }
-    if (zlistx_size(core->gathering) == 0 && now.mono < core->done_since + DONE_WAIT_MS) {
+    if (!store_gather_waits(core->gather) && now.mono < core->done_since + DONE_WAIT_MS) {
         return;
     }
     Mesh__OutboxDone done = MESH__OUTBOX_DONE__INIT;
@@ -422,29 +350,24 @@ static void gather_done(store_core *core, mesh_time now)
     core->done_since = store_outbox_done(core->outbox) > 0 ? now.mono : MESH_NEVER;
 }
 
-static void not_leader(store_core *core, gathered *g, mesh_out *out)
+static void not_leader(store_core *core, const store_gathered *entry, mesh_out *out)
 {
     Mesh__Msg nothing = MESH__MSG__INIT;
-    for (size_t i = 0; i < g->n; i++) {
-        nothing.corr = g->waiters[i].corr;
-        refuse(core, g->waiters[i].from, &nothing, FAULT_NOT_LEADER, out);
+    for (size_t i = 0; i < entry->n; i++) {
+        nothing.corr = entry->waiters[i].corr;
+        refuse(core, entry->waiters[i].from, &nothing, FAULT_NOT_LEADER, out);
     }
 }
 
 static void submit(store_core *core, mesh_time now, mesh_out *out)
 {
-    while (store_consensus_uncommitted(core->cons) < STORE_PIPELINE && zlistx_size(core->gathering) > 0) {
-        gathered *g = zlistx_detach(core->gathering, NULL);
-        uint64_t stamp = now.wall > 0 ? (uint64_t)now.wall : 0;
-        mesh_put_u32le(g->payload.data, (uint32_t)stamp);
-        mesh_put_u32le(g->payload.data + 4, (uint32_t)(stamp >> 32));
-        core->gathered_bytes -= g->payload.size - STORE_STAMP_SIZE - 1 - 4 * g->n;
-        void *handle = zlistx_add_end(core->submitted, g);
+    while (store_consensus_uncommitted(core->cons) < STORE_PIPELINE && store_gather_waits(core->gather)) {
         uint64_t index;
-        if (store_consensus_submit(core->cons, mesh_buf_slice(&g->payload), now, &index) != MESH_OK) {
-            zlistx_detach(core->submitted, handle);
-            not_leader(core, g, out);
-            gathered_drop(core, g);
+        mesh_slice payload = store_gather_submit(core->gather, now.wall);
+        if (store_consensus_submit(core->cons, payload, now, &index) != MESH_OK) {
+            store_gathered *entry = store_gather_recall(core->gather);
+            not_leader(core, entry, out);
+            store_gather_done(core->gather, entry);
         }
     }
 }
@@ -472,7 +395,7 @@ static void count(store_core *core)
     for (size_t i = 0; i < mesh_conf_nodes(core->conf); i++) {
         routers += mesh_ring_has(core->fsm->ring, (mesh_peer)i) ? 1 : 0;
     }
-    mesh_stats_set(core->stats, STORE_M_GATHERED_BYTES, core->gathered_bytes);
+    mesh_stats_set(core->stats, STORE_M_GATHERED_BYTES, store_gather_bytes(core->gather));
     mesh_stats_set(core->stats, STORE_M_RING_EPOCH, mesh_ring_epoch(core->fsm->ring));
     mesh_stats_set(core->stats, STORE_M_RING_ROUTERS, routers);
     mesh_stats_set(core->stats, STORE_M_LEADER, store_consensus_leader(core->cons) ? 1 : 0);
@@ -532,9 +455,7 @@ mesh_err store_core_new(const store_core_conf *conf, store_kv *kv, mesh_time now
     core->rand.state = conf->seed;
     core->stats = store_metrics_new();
     core->arena = mesh_arena_new();
-    core->gathering = zlistx_new();
-    core->submitted = zlistx_new();
-    core->spare = zlistx_new();
+    core->gather = store_gather_new();
     core->up = mesh_alloc(mesh_conf_nodes(core->conf) * sizeof *core->up);
     core->enough_space = true;
     core->done_since = MESH_NEVER;
@@ -561,14 +482,6 @@ mesh_err store_core_new(const store_core_conf *conf, store_kv *kv, mesh_time now
     return MESH_OK;
 }
 
-static void destroy_list(zlistx_t **list_p)
-{
-    for (gathered *g = zlistx_first(*list_p); g != NULL; g = zlistx_next(*list_p)) {
-        gathered_free(g);
-    }
-    zlistx_destroy(list_p);
-}
-
 void store_core_destroy(store_core **core_p)
 {
     store_core *core = *core_p;
@@ -581,9 +494,7 @@ void store_core_destroy(store_core **core_p)
     store_outbox_destroy(&core->outbox);
     store_leases_destroy(&core->leases);
     store_fsm_destroy(&core->fsm);
-    destroy_list(&core->gathering);
-    destroy_list(&core->submitted);
-    destroy_list(&core->spare);
+    store_gather_destroy(&core->gather);
     mesh_arena_destroy(&core->arena);
     mesh_stats_destroy(&core->stats);
     mesh_buf_fini(&core->scratch);
@@ -608,7 +519,7 @@ mesh_err store_core_error(const store_core *core)
 
 bool store_core_quiet(const store_core *core)
 {
-    return zlistx_size(core->gathering) == 0 && zlistx_size(core->submitted) == 0;
+    return store_gather_empty(core->gather);
 }
 
 mesh_stats *store_core_stats(store_core *core)

@@ -1,6 +1,7 @@
-/* The happy path: store_fsm_apply opens the frame, gives each message to its handler, which reads through rows, chats and
- * users and writes into rows' batch; at the end the outbox row and the applied row join it and it is queued, unsynced.
- * It may be lost in a crash: then the log, which was synced before, brings the entry again, and the rows are as before it. */
+/* The happy path: store_fsm_apply opens the frame, gives each message to its handler, which reads through rows, chats
+ * and users and writes into rows' batch; at the end the outbox row and the applied row join it and it is queued,
+ * unsynced. It may be lost in a crash: then the log, which was synced before, brings the entry again, and the rows are
+ * as before it. */
 #include "store/fsm.h"
 
 #include <assert.h>
@@ -21,8 +22,7 @@ static mesh_err load_row(store_fsm *fsm, const store_key *key, const ProtobufCMe
                          ProtobufCMessage **row_p)
 {
     mesh_err err = store_kv_get(fsm->kv, store_key_slice(key), &fsm->scratch);
-    if (err == MESH_OK &&
-        mesh_wire_unpack(desc, mesh_buf_slice(&fsm->scratch), fsm->arena, row_p) != MESH_OK) {
+    if (err == MESH_OK && mesh_wire_unpack(desc, mesh_buf_slice(&fsm->scratch), fsm->arena, row_p) != MESH_OK) {
         err = MESH_CORRUPT;
     }
     return err;

@@ -1,9 +1,9 @@
 /* store/fsm.h: the shard's state machine: log entries in, rows and answers out.
  *
- * A log entry is a stamp (u64 little-endian, wall milliseconds of the leader when it was submitted) and a mesh frame. Applying
- * it is deterministic: only its bytes and the rows decide, so every replica and every replay gets the same rows. One entry
- * is one batch with the applied index in it, so an entry is in the rows whole or not at all. Handlers, one per kind of
- * message, are in store/apply_*.c; what they need of each other is here.
+ * A log entry is a stamp (u64 little-endian, wall milliseconds of the leader when it was submitted) and a mesh frame.
+ * Applying it is deterministic: only its bytes and the rows decide, so every replica and every replay gets the same
+ * rows. One entry is one batch with the applied index in it, so an entry is in the rows whole or not at all. Handlers,
+ * one per kind of message, are in store/apply_*.c; what they need of each other is here.
  *
  * What goes wrong: rows that do not read back -> error is set and nothing is applied any more. */
 #ifndef STORE_FSM_H
@@ -54,7 +54,8 @@ MESH_MUST mesh_err store_fsm_new(const mesh_conf *conf, uint32_t shard, store_kv
                                  store_fsm **fsm_p, char *why, size_t why_size);
 void store_fsm_destroy(store_fsm **fsm_p);
 
-/* Called for each message of the entry, in order: position, the message, and its answer without corr (no body: none). */
+/* Called for each message of the entry, in order: position, the message, and its answer without corr (no body: none).
+ */
 typedef void store_fsm_answered(void *arg, size_t at, const Mesh__Msg *msg, Mesh__Msg *answer);
 /* Apply one entry. Entries at or below fsm->applied are skipped. Errors: MESH_CORRUPT (kept in fsm->error). */
 MESH_MUST mesh_err store_fsm_apply(store_fsm *fsm, uint64_t index, uint64_t term, mesh_slice payload,

@@ -1,6 +1,6 @@
-/* store/key.h: the keys of LevelDB's rows: a table byte, ids each ended by 0x00 where something follows, big-endian numbers.
- * Ids hold no 0x00, so no id is a prefix of another one's keys. The rows themselves: proto/store.proto; the table of
- * all keys: docs/architecture.md. */
+/* store/key.h: the keys of LevelDB's rows: a table byte, ids each ended by 0x00 where something follows, big-endian
+ * numbers. Ids hold no 0x00, so no id is a prefix of another one's keys. The rows themselves: proto/store.proto; the
+ * table of all keys: docs/architecture.md. */
 #ifndef STORE_KEY_H
 #define STORE_KEY_H
 

@@ -39,7 +39,7 @@ void store_kv_close(store_kv **kv_p);
 MESH_MUST mesh_err store_kv_get(store_kv *kv, mesh_slice key, mesh_buf *out);
 
 /* All keys that begin with prefix, ascending; created before the first valid entry: call a seek or first/last. Sees what was
- * queued when it was made; short-lived: destroy it within the same step. */
+ * queued when it was made, and perhaps what is queued later; short-lived: destroy it within the same step. */
 store_kv_iter *store_kv_iter_new(store_kv *kv, mesh_slice prefix);
 void store_kv_iter_destroy(store_kv_iter **it_p);
 void store_kv_iter_first(store_kv_iter *it);
@@ -61,7 +61,7 @@ void store_kv_batch_delete(store_kv_batch *batch, mesh_slice key);
 size_t store_kv_batch_rows(const store_kv_batch *batch);
 
 /* Queue a batch (its rows move into the queue; batch is cleared for reuse). sync: the caller will wait for it to be durable; an
- * unsynced batch becomes durable with the next synced one. Returns its ticket: 1, 2, 3 ... */
+ * unsynced batch becomes durable with the next synced one, or a little later by itself. Returns its ticket: 1, 2, 3 ... */
 uint64_t store_kv_write(store_kv *kv, store_kv_batch *batch, bool sync);
 uint64_t store_kv_durable(store_kv *kv); /* highest ticket known to be on disk through a sync */
 /* Block until ticket is durable. Only for Raft's term and vote, which must be on disk before anything is sent.

@@ -16,7 +16,7 @@ typedef struct lease {
 struct store_leases {
     const mesh_conf *conf;
     const mesh_ring *ring;
-    mesh_ms length;    /* of a lease */
+    mesh_ms length; /* of a lease */
     mesh_ms last_seen;
     size_t n;
     lease *of; /* by peer */

@@ -1,6 +1,6 @@
-/* store/leases.h: which routers are live, at the leader of shard 0. A router renews its lease; one that does not, that leaves, or
- * that comes back with another boot changes the ring, through the log. Time in which this store itself did nothing
- * (a stopped process, a slow disk) is not held against anybody. */
+/* store/leases.h: which routers are live, at the leader of shard 0. A router renews its lease; one that does not, that
+ * leaves, or that comes back with another boot changes the ring, through the log. Time in which this store itself did
+ * nothing (a stopped process, a slow disk) is not held against anybody. */
 #ifndef STORE_LEASES_H
 #define STORE_LEASES_H
 

@@ -1,5 +1,6 @@
-/* store/lru.h: a table by byte string that knows its oldest item: what the store's caches are made of. Items embed a node;
- * the table owns neither key bytes nor items. Hashed with the cluster's key, because clients choose parts of the keys. */
+/* store/lru.h: a table by byte string that knows its oldest item: what the store's caches are made of. Items embed a
+ * node; the table owns neither key bytes nor items. Hashed with the cluster's key, because clients choose parts of the
+ * keys. */
 #ifndef STORE_LRU_H
 #define STORE_LRU_H
 

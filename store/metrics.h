@@ -6,11 +6,11 @@
 #include "store/kv.h"
 
 enum store_metric {
-    STORE_M_MESSAGES,      /* chat entries stored */
-    STORE_M_DUPS,          /* requests that were there already */
+    STORE_M_MESSAGES, /* chat entries stored */
+    STORE_M_DUPS,     /* requests that were there already */
     STORE_M_CONFLICTS,
-    STORE_M_ENTRIES,       /* log entries applied */
-    STORE_M_OPS,           /* messages in them */
+    STORE_M_ENTRIES, /* log entries applied */
+    STORE_M_OPS,     /* messages in them */
     STORE_M_APPENDS,
     STORE_M_APPEND_DUPS,
     STORE_M_APPEND_GAPS,
@@ -19,7 +19,7 @@ enum store_metric {
     STORE_M_ACKS,
     STORE_M_TRIMMED,
     STORE_M_READS,
-    STORE_M_FAULTS_1,      /* by group of code */
+    STORE_M_FAULTS_1, /* by group of code */
     STORE_M_FAULTS_2,
     STORE_M_FAULTS_3,
     STORE_M_FAULTS_4,

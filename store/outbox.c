@@ -8,20 +8,10 @@
 #include "mesh/table.h"
 #include "store/core.h"
 #include "store/metrics.h"
+#include "store/parcel.h"
 
-#define RETRY_MS 50      /* after a gap was filled, or the router asked for a retry */
-#define GAP_ENTRIES 256  /* sent at once to fill one gap */
-
-typedef struct parcel {
-    uint32_t number; /* unique within the item: an answer to an older split fits none */
-    mesh_peer peer;  /* MESH_NO_PEER: nobody owns these users now */
-    bool sent;
-    mesh_ms due; /* MESH_NEVER while it cannot be sent */
-    mesh_ms backoff;
-    size_t n;
-    Mesh__Recipient *users; /* their strings lie behind them */
-    Mesh__Recipient **list;
-} parcel;
+#define RETRY_MS 50     /* after a gap was filled, or the router asked for a retry */
+#define GAP_ENTRIES 256 /* sent at once to fill one gap */
 
 typedef struct outbox_row {
     uint64_t index;
@@ -35,16 +25,9 @@ typedef struct item {
     void *handle;
     uint32_t last_parcel;
     size_t n_parcels;
-    parcel **parcels;
+    store_parcel **parcels;
     char chat[];
 } item;
-
-/* A recipient on its way into a parcel. */
-typedef struct address {
-    const char *user;
-    uint64_t prev;
-    mesh_peer peer;
-} address;
 
 struct store_outbox {
     store_fsm *fsm;
@@ -52,98 +35,28 @@ struct store_outbox {
     zhashx_t *items;  /* by id */
     zlistx_t *order;  /* the window, oldest first */
     bool *up;         /* by peer */
-    size_t *count;    /* by peer + 1: scratch of splitting */
     uint64_t backlog; /* items owed, in memory or not */
     uint64_t waiting; /* rows that are not in memory */
     uint64_t next_load;
     mesh_ms next_due;
     uint64_t *done;
     size_t n_done, cap_done;
-    address *addresses; /* scratch */
-    size_t n_addresses, cap_addresses;
+    store_splitter *splitter;
     mesh_arena *arena; /* of entries read back */
 };
 
-/* ---- parcels ---- */
-
-static void parcels_free(item *it)
+static void item_free(item *it)
 {
     for (size_t i = 0; i < it->n_parcels; i++) {
         free(it->parcels[i]);
     }
     free(it->parcels);
-    it->parcels = NULL;
-    it->n_parcels = 0;
-}
-
-static void item_free(item *it)
-{
-    parcels_free(it);
     free(it);
 }
 
-/* One block: parcel, recipients, list, strings. */
-static parcel *parcel_new(const store_outbox *ob, mesh_peer peer, uint32_t number)
-{
-    size_t n = 0;
-    size_t strings = 0;
-    for (size_t i = 0; i < ob->n_addresses; i++) {
-        if (ob->addresses[i].peer == peer) {
-            n++;
-            strings += strlen(ob->addresses[i].user) + 1;
-        }
-    }
-    parcel *p = mesh_alloc(sizeof *p + n * (sizeof *p->users + sizeof *p->list) + strings);
-    *p = (parcel){ .number = number, .peer = peer, .due = MESH_NEVER, .backoff = STORE_RESEND_MS };
-    p->users = (Mesh__Recipient *)(p + 1);
-    p->list = (Mesh__Recipient **)(p->users + n);
-    char *text = (char *)(p->list + n);
-    for (size_t i = 0; i < ob->n_addresses; i++) {
-        const address *a = &ob->addresses[i];
-        if (a->peer != peer) {
-            continue;
-        }
-        size_t size = strlen(a->user) + 1;
-        Mesh__Recipient *r = &p->users[p->n];
-        mesh__recipient__init(r);
-        r->user = memcpy(text, a->user, size);
-        r->prev = a->prev;
-        p->list[p->n++] = r;
-        text += size;
-    }
-    return p;
-}
+/* ---- sending ---- */
 
-static void address_add(store_outbox *ob, const char *user, uint64_t prev)
-{
-    if (ob->n_addresses == ob->cap_addresses) {
-        ob->cap_addresses = ob->cap_addresses == 0 ? 64 : 2 * ob->cap_addresses;
-        ob->addresses = mesh_realloc(ob->addresses, ob->cap_addresses * sizeof *ob->addresses);
-    }
-    ob->addresses[ob->n_addresses++] =
-        (address){ .user = user, .prev = prev, .peer = mesh_ring_router_of(ob->fsm->ring, user) };
-}
-
-/* A parcel for each router among ob->addresses, in the order they come up. */
-static void split(store_outbox *ob, item *it)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < ob->n_addresses; i++) {
-        size_t at = ob->addresses[i].peer == MESH_NO_PEER ? 0 : (size_t)ob->addresses[i].peer + 1;
-        n += ob->count[at]++ == 0 ? 1 : 0;
-    }
-    it->parcels = mesh_alloc((n + 1) * sizeof *it->parcels);
-    for (size_t i = 0; i < ob->n_addresses; i++) {
-        mesh_peer peer = ob->addresses[i].peer;
-        size_t at = peer == MESH_NO_PEER ? 0 : (size_t)peer + 1;
-        if (ob->count[at] > 0) {
-            ob->count[at] = 0;
-            it->parcels[it->n_parcels++] = parcel_new(ob, peer, ++it->last_parcel);
-        }
-    }
-}
-
-static void send_parcel(store_outbox *ob, item *it, parcel *p, Mesh__Entry *entry, mesh_ms wait, mesh_time now,
+static void send_parcel(store_outbox *ob, item *it, store_parcel *p, Mesh__Entry *entry, mesh_ms wait, mesh_time now,
                         mesh_out *out)
 {
     Mesh__Deliver deliver = MESH__DELIVER__INIT;
@@ -181,7 +94,7 @@ static Mesh__Entry *read_entry(store_outbox *ob, const char *chat, uint64_t seq)
 static void send_item(store_outbox *ob, item *it, Mesh__Entry *entry, mesh_ms by, mesh_time now, mesh_out *out)
 {
     for (size_t i = 0; i < it->n_parcels; i++) {
-        parcel *p = it->parcels[i];
+        store_parcel *p = it->parcels[i];
         if (!reachable(ob, p->peer)) {
             p->due = MESH_NEVER;
             continue;
@@ -245,14 +158,14 @@ static void admit(store_outbox *ob, outbox_row *row, size_t position, Mesh__Entr
     zhashx_insert(ob->items, &it->id, it);
     it->handle = zlistx_add_end(ob->order, it);
 
-    ob->n_addresses = 0;
+    store_splitter_begin(ob->splitter);
     for (size_t i = 0; i < chat->n_members; i++) {
         const store_member *member = chat->members[i];
         if (store_member_entitled(member, entry->seq)) {
-            address_add(ob, member->user, store_member_prev(member, entry->seq));
+            store_splitter_add(ob->splitter, member->user, store_member_prev(member, entry->seq));
         }
     }
-    split(ob, it);
+    it->parcels = store_splitter_end(ob->splitter, STORE_RESEND_MS, &it->last_parcel, &it->n_parcels);
     if (it->n_parcels == 0) {
         item_finish(ob, it);
     } else {
@@ -412,7 +325,7 @@ static void fill_gap(store_outbox *ob, const item *it, mesh_peer to, const char 
     }
 }
 
-static bool parcel_has(const parcel *p, const char *user)
+static bool parcel_has(const store_parcel *p, const char *user)
 {
     for (size_t i = 0; i < p->n; i++) {
         if (strcmp(p->users[i].user, user) == 0) {
@@ -443,7 +356,7 @@ void store_outbox_delivered(store_outbox *ob, mesh_peer from, const Mesh__Delive
     if (it == NULL || i == it->n_parcels || it->parcels[i]->peer != from) {
         return;
     }
-    parcel *p = it->parcels[i];
+    store_parcel *p = it->parcels[i];
     if (delivered->n_gaps == 0 && !delivered->retry) {
         parcel_done(ob, it, i);
         return;
@@ -467,7 +380,7 @@ void store_outbox_up(store_outbox *ob, mesh_peer router, mesh_time now, mesh_out
     }
     for (item *it = zlistx_first(ob->order); it != NULL && ob->fsm->error == MESH_OK; it = zlistx_next(ob->order)) {
         for (size_t i = 0; i < it->n_parcels; i++) {
-            parcel *p = it->parcels[i];
+            store_parcel *p = it->parcels[i];
             if (p->peer == router) {
                 p->due = now.mono;
                 p->backoff = p->sent ? STORE_RESEND_MS / 2 : STORE_RESEND_MS;
@@ -485,17 +398,15 @@ void store_outbox_down(store_outbox *ob, mesh_peer router)
 /* Split again what the item still owes. */
 static void split_again(store_outbox *ob, item *it, mesh_time now, mesh_out *out)
 {
-    parcel **old = it->parcels;
+    store_parcel **old = it->parcels;
     size_t n = it->n_parcels;
-    ob->n_addresses = 0;
+    store_splitter_begin(ob->splitter);
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < old[i]->n; k++) {
-            address_add(ob, old[i]->users[k].user, old[i]->users[k].prev);
+            store_splitter_add(ob->splitter, old[i]->users[k].user, old[i]->users[k].prev);
         }
     }
-    it->parcels = NULL;
-    it->n_parcels = 0;
-    split(ob, it);
+    it->parcels = store_splitter_end(ob->splitter, STORE_RESEND_MS, &it->last_parcel, &it->n_parcels);
     for (size_t i = 0; i < n; i++) {
         free(old[i]);
     }
@@ -520,8 +431,7 @@ mesh_ms store_outbox_turn(store_outbox *ob, mesh_time now, mesh_out *out)
     }
     if (now.mono >= ob->next_due) {
         ob->next_due = MESH_NEVER;
-        for (item *it = zlistx_first(ob->order); it != NULL && ob->fsm->error == MESH_OK;
-             it = zlistx_next(ob->order)) {
+        for (item *it = zlistx_first(ob->order); it != NULL && ob->fsm->error == MESH_OK; it = zlistx_next(ob->order)) {
             send_item(ob, it, NULL, now.mono, now, out);
         }
     }
@@ -563,7 +473,7 @@ store_outbox *store_outbox_new(store_fsm *fsm)
     ob->items = mesh_table_u64();
     ob->order = zlistx_new();
     ob->up = mesh_alloc(peers * sizeof *ob->up);
-    ob->count = mesh_alloc((peers + 1) * sizeof *ob->count);
+    ob->splitter = store_splitter_new(fsm->ring, peers);
     ob->next_due = MESH_NEVER;
     ob->arena = mesh_arena_new();
     return ob;
@@ -585,9 +495,8 @@ void store_outbox_destroy(store_outbox **ob_p)
     zlistx_destroy(&ob->order);
     mesh_arena_destroy(&ob->arena);
     free(ob->up);
-    free(ob->count);
     free(ob->done);
-    free(ob->addresses);
+    store_splitter_destroy(&ob->splitter);
     free(ob);
     *ob_p = NULL;
 }

@@ -1,13 +1,14 @@
 /* store/outbox.h: what committed entries still have to cause: each member's inbox must get them.
  *
- * One row per log entry lists its items (chat, seq); the row is deleted by OutboxDone in the log when every item is delivered.
- * A window of items is in memory, in order. An item's recipients (who had the seq in a span, with their prev) are split by
- * the routers that own their slots: a parcel to each, sent when that router is up, sent again until it is confirmed.
+ * One row per log entry lists its items (chat, seq); the row is deleted by OutboxDone in the log when every item is
+ * delivered. A window of items is in memory, in order. An item's recipients (who had the seq in a span, with their
+ * prev) are split by the routers that own their slots: a parcel to each, sent when that router is up, sent again until
+ * it is confirmed.
  *
  * What goes wrong: no answer -> the parcel is sent again, after twice the time; the router died -> a ring change splits
- * what is unconfirmed anew; a gap -> the missing entries go first, then the parcel again; the window is full -> items wait
- * in their rows; this store dies -> the rows are read again, and who had it already answers DUP. Item 0 is no item: what
- * fills a gap is not tracked, the parcel after it proves it. */
+ * what is unconfirmed anew; a gap -> the missing entries go first, then the parcel again; the window is full -> items
+ * wait in their rows; this store dies -> the rows are read again, and who had it already answers DUP. Item 0 is no
+ * item: what fills a gap is not tracked, the parcel after it proves it. */
 #ifndef STORE_OUTBOX_H
 #define STORE_OUTBOX_H
 

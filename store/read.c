@@ -78,8 +78,7 @@ static mesh_err summarize(store_fsm *fsm, mesh_arena *arena, const store_chat *c
     if (chat->kind == MESH__CHAT_KIND__CHAT_DIRECT) {
         summary_peer(arena, chat, member->user, summary);
     }
-    mesh_err err =
-        store_fsm_entry(fsm, arena, chat->id, store_member_end(member, chat->head_seq), &summary->last);
+    mesh_err err = store_fsm_entry(fsm, arena, chat->id, store_member_end(member, chat->head_seq), &summary->last);
     if (err != MESH_OK) {
         return MESH_CORRUPT;
     }
@@ -164,8 +163,8 @@ static void keep_newest(position *best, size_t *n, size_t max, position p, mesh_
     best[at] = p;
 }
 
-static mesh_err scan_user_chats(store_fsm *fsm, mesh_arena *arena, const Mesh__UserChats *ask, position *best, size_t max,
-                                size_t *n_p)
+static mesh_err scan_user_chats(store_fsm *fsm, mesh_arena *arena, const Mesh__UserChats *ask, position *best,
+                                size_t max, size_t *n_p)
 {
     store_key prefix;
     store_key_user_chats(&prefix, ask->user);

@@ -1,5 +1,5 @@
-/* history: entries of a chat, ascending, only those the asker may see. With the rule `all` a present member sees everything and a
- * removed one everything up to the last removal; with from_join only the spans count. */
+/* history: entries of a chat, ascending, only those the asker may see. With the rule `all` a present member sees
+ * everything and a removed one everything up to the last removal; with from_join only the spans count. */
 #include <string.h>
 
 #include "store/core.h"

@@ -1,8 +1,8 @@
 /* store/rows.h: the rows that applying one log entry writes, before they are queued, and the hot ones after that.
  *
- * A log entry's writes are one batch, and a later message of the entry must see what an earlier one wrote: get looks at the rows
- * of the entry being applied, then at the hot rows, then at the kv. commit queues the batch. Nothing is evicted
- * within an entry, so the answer never depends on the cache's size. */
+ * A log entry's writes are one batch, and a later message of the entry must see what an earlier one wrote: get looks at
+ * the rows of the entry being applied, then at the hot rows, then at the kv. commit queues the batch. Nothing is
+ * evicted within an entry, so the answer never depends on the cache's size. */
 #ifndef STORE_ROWS_H
 #define STORE_ROWS_H
 

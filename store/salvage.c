@@ -105,14 +105,6 @@ static mesh_err copy_database(const char *from, const char *to, FILE *report)
     return err;
 }
 
-/* Log files have numbers of six digits or more. */
-static uint64_t log_number(const char *name)
-{
-    char *end;
-    uint64_t n = strtoull(name, &end, 10);
-    return end != name && strcmp(end, ".log") == 0 ? n : 0;
-}
-
 static void refuse_file(FILE *report, const char *file, const store_salvage_found *found)
 {
     fprintf(report, "refused: %s: %s at offset %" PRIu64 " of %" PRIu64 "%s\n", file, found->reason, found->bad_offset,
@@ -147,20 +139,17 @@ static mesh_err mend_file(const char *file, bool newest, FILE *report)
 static mesh_err mend(const char *path, FILE *report)
 {
     char file[PATH_MAX_HERE], why[PATH_MAX_HERE + 64];
+    store_salvage_log_range logs;
     struct dirent **names;
+    store_salvage_logs(path, &logs);
     int n = scandir(path, &names, NULL, alphasort);
-    uint64_t newest = 0;
-    for (int i = 0; i < n; i++) {
-        uint64_t number = log_number(names[i]->d_name);
-        newest = number > newest ? number : newest;
-    }
     mesh_err err = n < 0 ? MESH_IO : MESH_OK;
     for (int i = 0; i < n; i++) {
         const char *name = names[i]->d_name;
-        uint64_t number = log_number(name);
-        if (err == MESH_OK && (number > 0 || strncmp(name, "MANIFEST-", 9) == 0)) {
+        uint64_t number = store_salvage_log_of(name);
+        if (err == MESH_OK && (number > 0 ? number >= logs.first : strncmp(name, "MANIFEST-", 9) == 0)) {
             snprintf(file, sizeof file, "%s/%s", path, name);
-            err = mend_file(file, number > 0 && number == newest, report);
+            err = mend_file(file, number > 0 && number == logs.newest, report);
         }
         free(names[i]);
     }

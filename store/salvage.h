@@ -28,6 +28,14 @@ typedef struct store_salvage_found {
 /* Read a log file or manifest. Errors: MESH_IO it cannot be read. */
 MESH_MUST mesh_err store_salvage_scan(const char *file, store_salvage_found *found);
 
+/* Log files below first are left over and no longer needed; newest is the last that is not empty: a crash while opening leaves an
+ * empty one behind it. Only newest may have a torn end. 0 = unknown, none. */
+typedef struct store_salvage_log_range {
+    uint64_t first, newest;
+} store_salvage_log_range;
+void store_salvage_logs(const char *path, store_salvage_log_range *logs);
+uint64_t store_salvage_log_of(const char *name); /* "000012.log" -> 12; 0: no log file */
+
 /* The first log file or manifest of the database in path with something wrong into why: file, offset, reason.
  * False: all of them are good. */
 bool store_salvage_find_bad(const char *path, char *why, size_t why_size);
@@ -39,6 +47,9 @@ MESH_MUST mesh_err store_salvage_check_files(const char *path, char *why, size_t
 
 /* Bring the rows up to the log's end, if the caller can: open the store on the copy, let it replay, close it. */
 typedef mesh_err store_salvage_replay(void *arg, const char *path, char *why, size_t why_size);
+/* A store_salvage_replay. arg: the const mesh_conf * of the cluster the copy is from.
+ * Errors: as store_core_new; MESH_MALFORMED the config knows no store; MESH_IO the log could not be applied. */
+MESH_MUST mesh_err store_salvage_replay_core(void *arg, const char *path, char *why, size_t why_size);
 
 /* Copy the database from `from` (never touched, must not be open) to `to` (must not exist), cut a torn last record off the
  * copy's newest log file, open it with all checks, replay (may be NULL), and check that what was acked is there: the Raft log

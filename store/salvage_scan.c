@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "mesh/buf.h"
@@ -203,55 +204,6 @@ mesh_err store_salvage_scan(const char *file, store_salvage_found *found)
     return scan(file, found, NULL, NULL);
 }
 
-static bool is_log(const char *name)
-{
-    size_t n = strlen(name);
-    return n > 4 && strcmp(name + n - 4, ".log") == 0;
-}
-
-static void describe(const char *file, const store_salvage_found *found, char *why, size_t why_size)
-{
-    snprintf(why, why_size, "%s: %s at offset %llu of %llu%s", file, found->reason,
-             (unsigned long long)found->bad_offset, (unsigned long long)found->size,
-             found->valid_after ? ", good records follow" : ", nothing good follows");
-}
-
-/* Scan log files and manifests in order, until one is bad. fatal_only: a torn end of the newest log file does not count. */
-static bool find_bad(const char *path, bool fatal_only, char *why, size_t why_size)
-{
-    struct dirent **names;
-    int n = scandir(path, &names, NULL, alphasort);
-    uint64_t newest = 0;
-    bool bad = false;
-    for (int i = 0; i < n; i++) {
-        uint64_t number = is_log(names[i]->d_name) ? strtoull(names[i]->d_name, NULL, 10) : 0;
-        newest = number > newest ? number : newest;
-    }
-    for (int i = 0; i < n; i++) {
-        const char *name = names[i]->d_name;
-        char file[4096];
-        store_salvage_found found;
-        snprintf(file, sizeof file, "%s/%s", path, name);
-        if (!bad && (is_log(name) || (!fatal_only && strncmp(name, "MANIFEST-", 9) == 0)) &&
-            store_salvage_scan(file, &found) == MESH_OK && found.bad) {
-            bad = !fatal_only || found.valid_after || strtoull(name, NULL, 10) != newest;
-            if (bad) {
-                describe(file, &found, why, why_size);
-            }
-        }
-        free(names[i]);
-    }
-    if (n >= 0) {
-        free(names);
-    }
-    return bad;
-}
-
-bool store_salvage_find_bad(const char *path, char *why, size_t why_size)
-{
-    return find_bad(path, false, why, why_size);
-}
-
 /* ---- the manifest: LevelDB's VersionEdit records ---- */
 
 static bool get_varint(mesh_slice *in, uint64_t *out)
@@ -316,7 +268,8 @@ static void read_edit(void *arg, mesh_slice edit)
     }
 }
 
-static mesh_err check_manifest(const char *path, char *why, size_t why_size)
+/* The first log file that the database's manifest needs; 0 if it does not say. */
+static uint64_t manifest_log_number(const char *path)
 {
     char file[4096];
     mesh_buf current = { 0 };
@@ -326,21 +279,89 @@ static mesh_err check_manifest(const char *path, char *why, size_t why_size)
                 ? snprintf(file, sizeof file, "%s/%.*s", path, (int)current.size - 1, (const char *)current.data)
                 : 0;
     mesh_buf_fini(&current);
-    uint64_t log_number = 0;
+    uint64_t number = 0;
     store_salvage_found found;
-    if (n <= 0 || scan(file, &found, read_edit, &log_number) != MESH_OK || log_number == 0) {
-        return MESH_OK;
+    return n > 0 && scan(file, &found, read_edit, &number) == MESH_OK ? number : 0;
+}
+
+/* ---- the files of a database ---- */
+
+uint64_t store_salvage_log_of(const char *name)
+{
+    char *end;
+    uint64_t n = strtoull(name, &end, 10);
+    return end != name && strcmp(end, ".log") == 0 ? n : 0;
+}
+
+void store_salvage_logs(const char *path, store_salvage_log_range *logs)
+{
+    struct dirent **names;
+    int n = scandir(path, &names, NULL, alphasort);
+    *logs = (store_salvage_log_range){ .first = manifest_log_number(path) };
+    for (int i = 0; i < n; i++) {
+        char file[4096];
+        struct stat st;
+        uint64_t number = store_salvage_log_of(names[i]->d_name);
+        snprintf(file, sizeof file, "%s/%s", path, names[i]->d_name);
+        if (number > logs->newest && stat(file, &st) == 0 && st.st_size > 0) {
+            logs->newest = number;
+        }
+        free(names[i]);
     }
-    snprintf(file, sizeof file, "%s/%06llu.log", path, (unsigned long long)log_number);
-    if (access(file, F_OK) == 0 || errno != ENOENT) {
-        return MESH_OK;
+    if (n >= 0) {
+        free(names);
     }
-    snprintf(why, why_size, "%s is missing", file);
-    return MESH_CORRUPT;
+}
+
+static void describe(const char *file, const store_salvage_found *found, char *why, size_t why_size)
+{
+    snprintf(why, why_size, "%s: %s at offset %llu of %llu%s", file, found->reason,
+             (unsigned long long)found->bad_offset, (unsigned long long)found->size,
+             found->valid_after ? ", good records follow" : ", nothing good follows");
+}
+
+/* Scan the log files that are needed, and manifests, until one is bad. fatal_only: only log files, and a torn end of the newest
+ * does not count. */
+static bool find_bad(const char *path, bool fatal_only, char *why, size_t why_size)
+{
+    store_salvage_log_range logs;
+    struct dirent **names;
+    bool bad = false;
+    store_salvage_logs(path, &logs);
+    int n = scandir(path, &names, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        char file[4096];
+        store_salvage_found found;
+        const char *name = names[i]->d_name;
+        uint64_t number = store_salvage_log_of(name);
+        bool look = number > 0 ? number >= logs.first : !fatal_only && strncmp(name, "MANIFEST-", 9) == 0;
+        snprintf(file, sizeof file, "%s/%s", path, name);
+        if (!bad && look && store_salvage_scan(file, &found) == MESH_OK && found.bad &&
+            (!fatal_only || found.valid_after || number != logs.newest)) {
+            describe(file, &found, why, why_size);
+            bad = true;
+        }
+        free(names[i]);
+    }
+    if (n >= 0) {
+        free(names);
+    }
+    return bad;
+}
+
+bool store_salvage_find_bad(const char *path, char *why, size_t why_size)
+{
+    return find_bad(path, false, why, why_size);
 }
 
 mesh_err store_salvage_check_files(const char *path, char *why, size_t why_size)
 {
-    mesh_err err = check_manifest(path, why, why_size);
-    return err == MESH_OK && find_bad(path, true, why, why_size) ? MESH_CORRUPT : err;
+    char file[4096];
+    uint64_t first = manifest_log_number(path);
+    snprintf(file, sizeof file, "%s/%06llu.log", path, (unsigned long long)first);
+    if (first > 0 && access(file, F_OK) != 0 && errno == ENOENT) {
+        snprintf(why, why_size, "%s is missing", file);
+        return MESH_CORRUPT;
+    }
+    return find_bad(path, true, why, why_size) ? MESH_CORRUPT : MESH_OK;
 }

@@ -1,5 +1,5 @@
-/* store/user.h: what the store keeps in memory of a user: inbox head, what is trimmed, name, devices. Every user "exists": one
- * without rows has an empty inbox. Cached like chats; the rows are the truth. */
+/* store/user.h: what the store keeps in memory of a user: inbox head, what is trimmed, name, devices. Every user
+ * "exists": one without rows has an empty inbox. Cached like chats; the rows are the truth. */
 #ifndef STORE_USER_H
 #define STORE_USER_H
 

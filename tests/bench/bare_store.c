@@ -14,6 +14,7 @@
 #include "tests/bench/bare.h"
 
 #define DRAIN_FRAMES 256
+#define TRIM_EVERY 128
 #define APPLIED_SIZE 16 /* of the value of the applied row */
 
 typedef struct group { /* one log entry, or the rows of one */
@@ -29,8 +30,8 @@ typedef struct store {
     leveldb_t *db;
     mesh_buf gather, frame, out;
     uint64_t index, applied;
-    uint64_t *seq, *inbox; /* per pair */
-    group *rows;           /* being filled */
+    uint64_t *seq, *inbox, *trimmed; /* per pair */
+    group *rows;                     /* being filled */
     pthread_mutex_t lock;
     pthread_cond_t wake;
     group *todo, **todo_last;
@@ -44,6 +45,13 @@ static void put(store *s, group *g, mesh_slice key, const void *value, size_t n)
     leveldb_writebatch_put(g->batch, (const char *)key.data, key.size, value, n);
     atomic_fetch_add_explicit(&s->conf->shared->rows, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->conf->shared->row_bytes, key.size + n, memory_order_relaxed);
+}
+
+static void drop(store *s, group *g, mesh_slice key)
+{
+    leveldb_writebatch_delete(g->batch, (const char *)key.data, key.size);
+    atomic_fetch_add_explicit(&s->conf->shared->rows, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->conf->shared->row_bytes, key.size, memory_order_relaxed);
 }
 
 static group *group_new(int sync)
@@ -191,6 +199,14 @@ static void apply_ack(store *s, group *g, const bare_record *r, mesh_buf *k)
 {
     names id = names_of(r->pair, r->n);
     put(s, g, key(k, 'v', id.user[1], "device1", 0), bare_filler(), 16);
+    /* what every device has goes, in portions */
+    for (; s->trimmed[r->pair] + TRIM_EVERY <= r->n; s->trimmed[r->pair] += TRIM_EVERY) {
+        for (unsigned i = 0; i < 2; i++) {
+            for (uint64_t seq = 1; seq <= TRIM_EVERY; seq++) {
+                drop(s, g, key(k, 'i', id.user[i], NULL, s->trimmed[r->pair] + seq));
+            }
+        }
+    }
 }
 
 static void apply(store *s, const mesh_buf *records)
@@ -225,9 +241,7 @@ static void apply(store *s, const mesh_buf *records)
         put(s, g, key(&k, 'o', "", NULL, s->applied), value, n);
     }
     if (delivered > 0) {
-        mesh_slice old = key(&k, 'o', "", NULL, s->applied > 2 ? s->applied - 2 : 1);
-        leveldb_writebatch_delete(g->batch, (const char *)old.data, old.size);
-        atomic_fetch_add_explicit(&s->conf->shared->rows, 1, memory_order_relaxed);
+        drop(s, g, key(&k, 'o', "", NULL, s->applied > 2 ? s->applied - 2 : 1));
     }
     put(s, g, (mesh_slice){ (const uint8_t *)"\0A", 2 }, bare_filler(), APPLIED_SIZE);
     submit(s, g);
@@ -291,6 +305,7 @@ void bare_store(const bare_conf *conf)
     store s = { .conf = conf, .db = open_database(path), .fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC) };
     s.seq = mesh_alloc(conf->pairs * sizeof *s.seq);
     s.inbox = mesh_alloc(conf->pairs * sizeof *s.inbox);
+    s.trimmed = mesh_alloc(conf->pairs * sizeof *s.trimmed);
     s.todo_last = &s.todo;
     s.done_last = &s.done;
     pthread_mutex_init(&s.lock, NULL);

@@ -26,7 +26,7 @@ typedef struct plan {
     unsigned edges, routers, users, devices;
     sim_client *client[USERS_MAX * DEVICES_MAX];
     unsigned rough; /* faults per thousand steps */
-    unsigned texts;
+    unsigned texts, faults;
 } plan;
 
 extern void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
@@ -305,26 +305,26 @@ static void fault(plan *p)
 {
     char node[32];
     any_node(p, node);
-    switch (pick(p, 8)) {
+    p->faults++;
+    switch (pick(p, 10)) {
     case 0:
     case 1:
     case 2:
-        if (sim_alive(p->s, node)) {
-            sim_kill(p->s, node);
-            if (pick(p, 3)) {
-                return;
-            }
-        }
-        sim_start(p->s, node);
-        break;
     case 3:
+        sim_kill(p->s, node);
+        if (pick(p, 3) == 0) {
+            sim_start(p->s, node);
+        }
+        break;
     case 4:
+    case 5:
+    case 6:
         fault_network(p);
         break;
-    case 5:
+    case 7:
         fault_disk(p);
         break;
-    case 6:
+    case 8:
         if (sim_alive(p->s, node)) {
             sim_pause(p->s, node, 1 + pick(p, pick(p, 3) ? 300 : 5000));
         }
@@ -332,9 +332,23 @@ static void fault(plan *p)
     default:
         if (sim_alive(p->s, node) && node[0] != 's' && pick(p, 3) == 0) {
             sim_drain(p->s, node);
-        } else if (!sim_alive(p->s, node)) {
-            sim_start(p->s, node);
         }
+    }
+}
+
+/* One thing gets better: a mesh that is dead most of the time shows little. */
+static void repair(plan *p)
+{
+    char node[32];
+    any_node(p, node);
+    if (!sim_alive(p->s, node)) {
+        sim_start(p->s, node);
+    } else if (pick(p, 3) == 0) {
+        sim_heal_all(p->s);
+    } else if (pick(p, 3) == 0) {
+        sim_space(p->s, true);
+        sim_disk_free(p->s);
+        sim_disk_slow(p->s, 1);
     }
 }
 
@@ -361,23 +375,44 @@ static void populate(plan *p)
     }
 }
 
+/* Many at once, and something breaks while they are on their way. */
+static void burst(plan *p)
+{
+    unsigned n = 3 + pick(p, 12);
+    for (unsigned i = 0; i < n; i++) {
+        act_send(p);
+    }
+    for (unsigned i = pick(p, 4); p->rough && i > 0; i--) {
+        sim_run(p->s, pick(p, 6));
+        fault(p);
+    }
+}
+
 static void live_through(plan *p)
 {
-    unsigned steps = 20 + pick(p, 150);
-    unsigned long_pause = 20 + pick(p, 200);
-    unsigned gap_ms = 1 + pick(p, 60);
-    p->rough = pick(p, 5) ? 1 + pick(p, 250) : 0;
+    unsigned steps = 20 + pick(p, 120);
+    unsigned long_pause = 10 + pick(p, 80);
+    unsigned gap_ms = 1 + pick(p, pick(p, 2) ? 8 : 60);
+    unsigned mend = 5 + pick(p, 20);
+    p->rough = pick(p, 8) ? 1 + pick(p, 150) : 0;
     sim_run(p->s, 300);
+    sim_net_slow(p->s, pick(p, 3) ? 1 : 1 + pick(p, 30));
     for (unsigned i = 0; i < steps; i++) {
+        if (pick(p, 12) == 0) {
+            burst(p);
+        }
         use(p);
         if (pick(p, 1000) < p->rough) {
             fault(p);
+        }
+        if (pick(p, mend) == 0) {
+            repair(p);
         }
         if (pick(p, 3)) {
             sim_run(p->s, pick(p, gap_ms));
         }
         if (pick(p, long_pause) == 0) {
-            sim_run(p->s, pick(p, 7000));
+            sim_run(p->s, pick(p, pick(p, 2) ? 700 : 7000));
         }
     }
 }

@@ -46,6 +46,7 @@ static void heal_everything(sim *s)
         sim_disk_free(s);
     }
     sim_disk_slow(s, 1);
+    sim_net_slow(s, 1);
     sim_disk_hold(s, false);
     sim_space(s, true);
     sim_heal_all(s);
@@ -300,7 +301,8 @@ static void check_ledger(check *k)
             const Client__Message *m = k->chats[i].entries[e];
             bool asked = !m || m->kind != CLIENT__ENTRY_KIND__ENTRY_KIND_TEXT;
             for (const sim_op *op = k->s->ops; op && !asked; op = op->next_all) {
-                asked = op->request->body_case == CLIENT__REQUEST__BODY_SEND && op->state != OP_REFUSED && op->tries &&
+                /* a refusal says nothing about an earlier try that may still be on its way */
+                asked = op->request->body_case == CLIENT__REQUEST__BODY_SEND && op->tries > (op->state == OP_REFUSED) &&
                         same_send(op, m);
             }
             if (!asked) {

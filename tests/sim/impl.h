@@ -116,7 +116,7 @@ struct sim {
     sim_client *clients, **clients_end;
     sim_op *ops, **ops_end;
     sim_disk *disk;
-    unsigned disk_times;
+    unsigned disk_times, net_times;
     bool disk_held, disk_full, settling;
     char disk_path[32]; /* a name of its own */
     uint64_t n_msg_ids;

@@ -594,7 +594,7 @@ sim *sim_new(sim_conf conf)
     s->arena = mesh_arena_new();
     s->clients_end = &s->clients;
     s->ops_end = &s->ops;
-    s->disk_times = 1;
+    s->disk_times = s->net_times = 1;
     static unsigned disks; /* only makes the name another one; nothing depends on it */
     snprintf(s->disk_path, sizeof s->disk_path, "sim-disk-%u", ++disks);
     s->disk = sim_disk_new(s->disk_path, mesh_rand_next(&s->rand));

@@ -101,7 +101,13 @@ sim_us sim_between(sim *s, sim_us low, sim_us high)
 /* Mostly quick, now and then slow: what reorders things in practice is the odd one out. */
 sim_us sim_latency(sim *s)
 {
-    return sim_random(s, 16) == 0 ? sim_between(s, 1000, 8000) : sim_between(s, 50, 900);
+    sim_us us = sim_random(s, 16) == 0 ? sim_between(s, 1000, 8000) : sim_between(s, 50, 900);
+    return us * (sim_us)s->net_times;
+}
+
+void sim_net_slow(sim *s, unsigned times)
+{
+    s->net_times = times;
 }
 
 void sim_mix(sim *s, uint64_t a, uint64_t b)

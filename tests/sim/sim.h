@@ -77,6 +77,7 @@ bool sim_linked(sim *s, const char *a, const char *b); /* up on both sides */
  * never does, to make what only a fault elsewhere could cause. sim_lose_none ends it. */
 void sim_lose(sim *s, const char *node, const char *from, int kind, unsigned n);
 void sim_lose_none(sim *s);
+void sim_net_slow(sim *s, unsigned times);   /* latencies are so many times longer; 1 = normal */
 void sim_disk_slow(sim *s, unsigned times);  /* each sync takes so many times longer; 1 = normal */
 void sim_disk_fill(sim *s);                  /* the next write fails with MESH_NO_SPACE, and opening too ... */
 void sim_disk_free(sim *s);                  /* ... until there is space again */

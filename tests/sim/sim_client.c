@@ -4,6 +4,7 @@
 #include "tests/sim/impl.h"
 
 #include "edge/codec.h"
+#include "edge/close.h"
 #include "mesh/fault.h"
 
 #include <assert.h>
@@ -231,11 +232,11 @@ void sim_client_cut(sim_client *c, uint16_t code)
     sim_trace(c->s, "%s: closed by %s with %u", c->name, c->edge, code);
     offline(c);
     c->close_code = code;
-    if (code == mesh_fault_get(FAULT_REPLACED)->close_code && !has_rival(c)) {
+    if (code == EDGE_CLOSE_REPLACED && !has_rival(c)) {
         replaced_by_nobody(c);
         return;
     }
-    c->replaced += code == mesh_fault_get(FAULT_REPLACED)->close_code;
+    c->replaced += code == EDGE_CLOSE_REPLACED;
     if (!c->stay_away && !CLOSE_FINAL(code)) {
         c->reconnects++;
         connect_later(c, (mesh_ms)sim_between(c->s, 20, 400));

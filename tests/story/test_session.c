@@ -1,6 +1,8 @@
 /* Sessions: coming back, falling behind, losing an entry on the way, being replaced. */
 #include "story.h"
 
+#include "edge/close.h"
+
 #include <stdlib.h>
 
 static void talk(sim *s, sim_client *from, const char *to, int n)
@@ -100,7 +102,7 @@ STORY(later_hello_wins)
     fresh->cursor = fresh->first = fresh->acked = old->cursor;
     sim_hello(fresh, "edge2");
     WITHIN(s, 1000, sim_live(fresh) && old->state == SIM_OFFLINE);
-    assert_int_equal(old->close_code, mesh_fault_get(FAULT_REPLACED)->close_code);
+    assert_int_equal(old->close_code, EDGE_CLOSE_REPLACED);
     assert_int_equal(old->replaced, 1);
     talk(s, ann, "bob", 3);
     WITHIN(s, 500, fresh->n_got == 3);

@@ -1,4 +1,5 @@
-/* tests/unit/store_rig.h: one store core on a fake disk, asked like a router asks. Included by the store's unit tests. */
+/* tests/unit/store_rig.h: one store core on a fake disk, asked like a router asks. Included by the store's unit tests.
+ */
 #ifndef TESTS_UNIT_STORE_RIG_H
 #define TESTS_UNIT_STORE_RIG_H
 
@@ -137,9 +138,9 @@ static void rig_give(rig *r, mesh_peer from, Mesh__Msg *msg)
         msg->epoch = r->epoch;
     }
     mesh_wire_pack(msg, &packed);
-    assert_int_equal(mesh_wire_unpack(&mesh__msg__descriptor, mesh_buf_slice(&packed), r->arena,
-                                      (ProtobufCMessage **)&copy),
-                     MESH_OK);
+    assert_int_equal(
+        mesh_wire_unpack(&mesh__msg__descriptor, mesh_buf_slice(&packed), r->arena, (ProtobufCMessage **)&copy),
+        MESH_OK);
     store_core_message(r->core, from, copy, mesh_buf_slice(&packed), r->now, r->out);
     mesh_buf_fini(&packed);
     rig_drain(r);
@@ -313,8 +314,7 @@ static Mesh__Msg *rig_create(rig *r, const char *user, const char *chat, const c
     return rig_ask(r, &msg);
 }
 
-static Mesh__Msg *rig_edit(rig *r, const char *user, const char *chat, const char *id, Mesh__EditOp op,
-                           const char *arg)
+static Mesh__Msg *rig_edit(rig *r, const char *user, const char *chat, const char *id, Mesh__EditOp op, const char *arg)
 {
     Mesh__ChatEdit edit = MESH__CHAT_EDIT__INIT;
     edit.user = rig_q(r, user);

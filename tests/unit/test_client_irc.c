@@ -44,8 +44,16 @@ static void line_forms(void **state)
     parsed("[07:54] <ann>", CLIENT_IRC_SKIP, NULL, NULL);
     parsed("[07:54] <ann> ", CLIENT_IRC_SKIP, NULL, NULL);
     parsed("[11:27]  * TheHawk", CLIENT_IRC_SKIP, NULL, NULL);
-    static const char *const bad[] = { "", "hello", "[9:14] <a> b", "[09:14]<a> b", "[09:14] <a", "[09:14] <> b",
-                                       "[09:14] a: b", "[ab:cd] <a> b", "[09:14] <a>b", "[09:14] *a b" };
+    static const char *const bad[] = { "",
+                                       "hello",
+                                       "[9:14] <a> b",
+                                       "[09:14]<a> b",
+                                       "[09:14] <a",
+                                       "[09:14] <> b",
+                                       "[09:14] a: b",
+                                       "[ab:cd] <a> b",
+                                       "[09:14] <a>b",
+                                       "[09:14] *a b" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         client_irc_line line;
         assert_int_equal(client_irc_parse(slice(bad[i]), &line), MESH_MALFORMED);
@@ -57,8 +65,12 @@ static void ids_are_reversible(void **state)
     (void)state;
     static const struct {
         const char *nick, *id;
-    } rows[] = { { "ann_B-9", "ann_B-9" },          { "|QuaD-", ".7cQuaD-" }, { "a.b", "a.2eb" },
-                 { "`x'", ".60x.27" },              { "[a]", ".5ba.5d" },     { "\xc3\xa9t\xc3\xa9", ".c3.a9t.c3.a9" },
+    } rows[] = { { "ann_B-9", "ann_B-9" },
+                 { "|QuaD-", ".7cQuaD-" },
+                 { "a.b", "a.2eb" },
+                 { "`x'", ".60x.27" },
+                 { "[a]", ".5ba.5d" },
+                 { "\xc3\xa9t\xc3\xa9", ".c3.a9t.c3.a9" },
                  { "[MUPPETS] G", ".5bMUPPETS.5d.20G" } };
     char out[MESH_ID_MAX + 1];
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -115,7 +127,8 @@ static void nicks_move_with_people(void **state)
 {
     (void)state;
     client_irc_log log;
-    /* bob takes over the nick ann has; who speaks as ann afterwards is bob, and bob again is the person first called so */
+    /* bob takes over the nick ann has; who speaks as ann afterwards is bob, and bob again is the person first called so
+     */
     read_ok("[09:00] <ann> 1\n[09:00] <bob> 2\n=== bob is now known as ann\n[09:01] <ann> 3\n[09:02] <bob> 4\n", &log);
     assert_int_equal(log.n_users, 2);
     assert_int_equal(log.entries[3].user, 1);
@@ -159,18 +172,32 @@ static void terminal_text_is_harmless(void **state)
     cleaned("plain \xc3\xa9 \xf0\x9f\x98\x80", NULL, "plain \xc3\xa9 \xf0\x9f\x98\x80");
     cleaned("\x1b[2Jx\x07\r\x7f", NULL, "\xc2\xb7[2Jx\xc2\xb7\xc2\xb7\xc2\xb7");
     cleaned("a\nb\tc", "  ", "a\n  b    c");
-    cleaned("a\nb\tc", NULL, "a\xc2\xb7" "b\xc2\xb7" "c");
-    cleaned("\xc2\x9b" "31m", NULL, "\xc2\xb7" "31m");           /* a C1 control: CSI in one character */
-    cleaned("\xe2\x80\xae" "abc", NULL, "\xc2\xb7" "abc");       /* right-to-left override */
+    cleaned("a\nb\tc", NULL,
+            "a\xc2\xb7"
+            "b\xc2\xb7"
+            "c");
+    cleaned("\xc2\x9b"
+            "31m",
+            NULL,
+            "\xc2\xb7"
+            "31m"); /* a C1 control: CSI in one character */
+    cleaned("\xe2\x80\xae"
+            "abc",
+            NULL,
+            "\xc2\xb7"
+            "abc");                                                                    /* right-to-left override */
     cleaned("\xff\xc0\xaf\xe2\x80", NULL, "\xc2\xb7\xc2\xb7\xc2\xb7\xc2\xb7\xc2\xb7"); /* broken and overlong */
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(line_forms),           cmocka_unit_test(ids_are_reversible),
-        cmocka_unit_test(one_person_keeps_one_id), cmocka_unit_test(nicks_move_with_people),
-        cmocka_unit_test(bad_logs_are_refused), cmocka_unit_test(terminal_text_is_harmless),
+        cmocka_unit_test(line_forms),
+        cmocka_unit_test(ids_are_reversible),
+        cmocka_unit_test(one_person_keeps_one_id),
+        cmocka_unit_test(nicks_move_with_people),
+        cmocka_unit_test(bad_logs_are_refused),
+        cmocka_unit_test(terminal_text_is_harmless),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -77,8 +77,9 @@ static void take(fixture *f)
         size_t n = client_frame_cut(rest, 1, 0);
         size_t head = n < 130 ? 1 : n < 16386 ? 2 : 3;
         ProtobufCMessage *m;
-        assert_int_equal(mesh_wire_unpack(&client__request__descriptor, (mesh_slice){ rest.data + head, n - head }, f->parsed, &m),
-                         MESH_OK);
+        assert_int_equal(
+            mesh_wire_unpack(&client__request__descriptor, (mesh_slice){ rest.data + head, n - head }, f->parsed, &m),
+            MESH_OK);
         assert_true(f->n_requests < 512);
         f->requests[f->n_requests++] = (Client__Request *)m;
         rest.data += n;
@@ -582,7 +583,9 @@ static void resync_error_forgets_the_cursor(void **state)
 
 static void nonsense_ends_the_connection(void **state)
 {
-    static const uint8_t bad[][6] = { { 0xff, 0xff, 0xff, 0xff, 0xff, 0x01 }, { 5, 1, 2, 0, 0, 0 }, { 2, 0x0f, 0x0f, 0, 0, 0 } };
+    static const uint8_t bad[][6] = { { 0xff, 0xff, 0xff, 0xff, 0xff, 0x01 },
+                                      { 5, 1, 2, 0, 0, 0 },
+                                      { 2, 0x0f, 0x0f, 0, 0, 0 } };
     static const size_t sizes[] = { 6, 3, 3 };
     fixture *f = *state;
     for (size_t i = 0; i < 3; i++) {

@@ -151,7 +151,8 @@ static void sends_gather_while_others_are_written(void **state)
     rig_run(r);
     assert_true(store_core_quiet(r->core));
     assert_int_equal(rig_rows(r, "m"), 100);
-    assert_int_equal(mesh_stats_get(store_core_stats(r->core), STORE_M_ENTRIES) - entries, 5); /* 4 with one, 1 with 96 */
+    assert_int_equal(mesh_stats_get(store_core_stats(r->core), STORE_M_ENTRIES) - entries,
+                     5); /* 4 with one, 1 with 96 */
     rig_destroy(r);
 }
 
@@ -227,12 +228,12 @@ static void a_group_has_room_for_a_thousand(void **state)
 {
     (void)state;
     rig *r = rig_ready();
-    ASSERT_FAULT(rig_create(r, "ann", "g1", "c", many(r, "u", STORE_GROUP_MEMBERS_MAX),
-                            MESH__HISTORY_RULE__HISTORY_ALL),
-                 FAULT_TOO_MANY_MEMBERS);
-    ASSERT_KIND(rig_create(r, "ann", "g1", "d", many(r, "u", STORE_GROUP_MEMBERS_MAX - 1),
-                           MESH__HISTORY_RULE__HISTORY_ALL),
-                SENT);
+    ASSERT_FAULT(
+        rig_create(r, "ann", "g1", "c", many(r, "u", STORE_GROUP_MEMBERS_MAX), MESH__HISTORY_RULE__HISTORY_ALL),
+        FAULT_TOO_MANY_MEMBERS);
+    ASSERT_KIND(
+        rig_create(r, "ann", "g1", "d", many(r, "u", STORE_GROUP_MEMBERS_MAX - 1), MESH__HISTORY_RULE__HISTORY_ALL),
+        SENT);
     ASSERT_FAULT(rig_edit(r, "ann", "g1", "e", MESH__EDIT_OP__EDIT_ADD, "bob"), FAULT_TOO_MANY_MEMBERS);
     assert_int_equal(rig_edit(r, "ann", "g1", "f", MESH__EDIT_OP__EDIT_REMOVE, "u0000")->sent->seq, 2);
     assert_int_equal(rig_edit(r, "ann", "g1", "g", MESH__EDIT_OP__EDIT_ADD, "bob")->sent->seq, 3);
@@ -402,12 +403,12 @@ static void history_pages_both_ways(void **state)
         const char *seqs;
         bool more, more_after;
     } cases[] = {
-        { before(0, 3), "18 19 20", true, false }, { before(18, 3), "15 16 17", true, false },
-        { before(3, 3), "1 2", false, false },     { before(1, 3), "", false, false },
-        { before(99, 2), "19 20", true, false },   { after(17, 5), "18 19 20", false, false },
-        { after(3, 2), "4 5", true, false },       { after(20, 2), "", false, false },
+        { before(0, 3), "18 19 20", true, false },     { before(18, 3), "15 16 17", true, false },
+        { before(3, 3), "1 2", false, false },         { before(1, 3), "", false, false },
+        { before(99, 2), "19 20", true, false },       { after(17, 5), "18 19 20", false, false },
+        { after(3, 2), "4 5", true, false },           { after(20, 2), "", false, false },
         { around(10, 5), "8 9 10 11 12", true, true }, { around(1, 4), "1 2 3 4", false, true },
-        { around(20, 4), "19 20", true, false },   { around(10, 1), "10", true, true },
+        { around(20, 4), "19 20", true, false },       { around(10, 1), "10", true, true },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Mesh__Page *page = rig_history(r, "bob", chat, cases[i].ask)->page;

@@ -116,11 +116,11 @@ static void a_stopped_store_does_not_blame_the_routers(void **state)
 /* ---- a router that does what routers do ---- */
 
 typedef struct relay {
-    size_t at;        /* what of seen was looked at */
+    size_t at; /* what of seen was looked at */
     unsigned delivers, tracked;
-    bool deaf[4];     /* by peer: takes everything and says nothing */
-    bool two;         /* router2 lives too, while it is not deaf */
-    bool mute;        /* appends, but the answer is lost on the way */
+    bool deaf[4]; /* by peer: takes everything and says nothing */
+    bool two;     /* router2 lives too, while it is not deaf */
+    bool mute;    /* appends, but the answer is lost on the way */
 } relay;
 
 static void relay_one(rig *r, relay *y, mesh_peer router, const Mesh__Deliver *deliver)
@@ -257,11 +257,11 @@ static void prev_leads_over_the_time_away(void **state)
     rig *r = rig_ready();
     relay y = { 0 };
     rig_create(r, "ann", "g1", "c", "bob", MESH__HISTORY_RULE__HISTORY_ALL);
-    rig_edit(r, "ann", "g1", "a", MESH__EDIT_OP__EDIT_ADD, "cat");    /* 2 */
+    rig_edit(r, "ann", "g1", "a", MESH__EDIT_OP__EDIT_ADD, "cat"); /* 2 */
     rig_post_text(r, "ann", "g1", "3");
     rig_edit(r, "ann", "g1", "r", MESH__EDIT_OP__EDIT_REMOVE, "cat"); /* 4 */
     rig_post_text(r, "ann", "g1", "5");
-    rig_edit(r, "ann", "g1", "b", MESH__EDIT_OP__EDIT_ADD, "cat");    /* 6 */
+    rig_edit(r, "ann", "g1", "b", MESH__EDIT_OP__EDIT_ADD, "cat"); /* 6 */
     rig_post_text(r, "ann", "g1", "7");
     relay_for(r, &y, 500);
     static const struct {

@@ -167,6 +167,7 @@ static uint64_t last_record(const char *file)
 /* ---- salvage, and what it said ---- */
 
 static char said[100000];
+static bool check_untouched = true;
 
 static mesh_err salvage(const char *from, const char *acks_text)
 {
@@ -175,9 +176,13 @@ static mesh_err salvage(const char *from, const char *acks_text)
     FILE *report = open_memstream(&text, &size);
     FILE *acks = acks_text != NULL ? fmemopen((void *)(uintptr_t)acks_text, strlen(acks_text), "r") : NULL;
     shell("rm -rf %s", at_root("to"));
-    shell("cd %s && cksum * > %s", from, at_root("before"));
+    if (check_untouched) {
+        shell("cd %s && cksum * > %s", from, at_root("before"));
+    }
     mesh_err err = store_salvage_run(from, at_root("to"), NULL, NULL, acks, report);
-    shell("cd %s && cksum * | cmp - %s", from, at_root("before")); /* never touched */
+    if (check_untouched) {
+        shell("cd %s && cksum * | cmp - %s", from, at_root("before"));
+    }
     fclose(report);
     if (acks != NULL) {
         fclose(acks);
@@ -237,6 +242,7 @@ static void torn_at_every_byte(void **state)
     assert_true(size - from > 100);
     char why[512];
     shell("cp -r %s %s", path, at_root("whole"));
+    check_untouched = false; /* the others look */
     for (uint64_t cut = from; cut < size; cut++) {
         shell("rm -rf %s && cp -r %s %s && truncate -s %llu %s", path, at_root("whole"), path, (unsigned long long)cut,
               log_file);
@@ -254,6 +260,7 @@ static void torn_at_every_byte(void **state)
         store_kv_close(&kv);
         expect_messages(path, 4);
     }
+    check_untouched = true;
     shell("rm -rf %s", at_root("whole"));
 }
 
@@ -382,6 +389,27 @@ static void older_log_is_torn(void **state)
     expect_said(strrchr(log_file, '/'));
 }
 
+/* A crash while opening leaves the torn file with an empty newer one, or one that is no longer needed: neither is damage. */
+static void crash_while_opening(void **state)
+{
+    (void)state;
+    const char *path = image(5);
+    char why[512] = "";
+    store_kv *kv = NULL;
+    shell("truncate -s -3 %s && : > %s/000099.log", log_file, path);
+    shell("cp %s %s", log_file, at_root("torn.log"));
+    assert_int_equal(salvage(path, NULL), MESH_OK);
+    expect_said("cut: ");
+    expect_messages(at_root("to"), 4);
+    assert_int_equal(open_at(path, &kv, why), MESH_OK);
+    store_kv_close(&kv);
+    expect_messages(path, 4);
+    shell("cp %s %s/000003.log", at_root("torn.log"), path);
+    assert_int_equal(salvage(path, NULL), MESH_OK);
+    expect_messages(at_root("to"), 4);
+    expect_messages(path, 4);
+}
+
 static void change_rows(const char *path, void (*change)(store_kv_batch *batch))
 {
     char why[512] = "";
@@ -507,6 +535,10 @@ static void replay_is_asked(void **state)
 static int make_root(void **state)
 {
     (void)state;
+    snprintf(root, sizeof root, "/dev/shm/parley-salvage-XXXXXX"); /* memory: no power is cut here, so syncs need not cost */
+    if (mkdtemp(root) != NULL) {
+        return 0;
+    }
     snprintf(root, sizeof root, "/tmp/parley-salvage-XXXXXX");
     return mkdtemp(root) == NULL;
 }
@@ -528,6 +560,7 @@ int main(void)
         cmocka_unit_test(damage_in_the_middle),
         cmocka_unit_test(torn_long_record),
         cmocka_unit_test(older_log_is_torn),
+        cmocka_unit_test(crash_while_opening),
         cmocka_unit_test(missing_things_are_named),
         cmocka_unit_test(log_hole_and_trimmed_inbox),
         cmocka_unit_test(replay_is_asked),

@@ -1,0 +1,105 @@
+#include "store/parcel.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "mesh/alloc.h"
+
+typedef struct address {
+    const char *user;
+    size_t size; /* with its NUL */
+    uint64_t prev;
+    size_t bin; /* of the router: peer + 1, 0 for nobody */
+} address;
+
+typedef struct bin {
+    size_t n, bytes;
+} bin;
+
+struct store_splitter {
+    const mesh_ring *ring;
+    bin *bins;
+    address *addresses;
+    size_t n, cap;
+};
+
+store_splitter *store_splitter_new(const mesh_ring *ring, size_t n_peers)
+{
+    store_splitter *splitter = mesh_alloc(sizeof *splitter);
+    splitter->ring = ring;
+    splitter->bins = mesh_alloc((n_peers + 1) * sizeof *splitter->bins);
+    return splitter;
+}
+
+void store_splitter_destroy(store_splitter **splitter_p)
+{
+    store_splitter *splitter = *splitter_p;
+    if (splitter != NULL) {
+        free(splitter->bins);
+        free(splitter->addresses);
+        free(splitter);
+        *splitter_p = NULL;
+    }
+}
+
+void store_splitter_begin(store_splitter *splitter)
+{
+    splitter->n = 0;
+}
+
+void store_splitter_add(store_splitter *splitter, const char *user, uint64_t prev)
+{
+    if (splitter->n == splitter->cap) {
+        splitter->cap = splitter->cap == 0 ? 64 : 2 * splitter->cap;
+        splitter->addresses = mesh_realloc(splitter->addresses, splitter->cap * sizeof *splitter->addresses);
+    }
+    mesh_peer router = mesh_ring_router_of(splitter->ring, user);
+    splitter->addresses[splitter->n++] = (address){
+        .user = user, .size = strlen(user) + 1, .prev = prev, .bin = router == MESH_NO_PEER ? 0 : (size_t)router + 1
+    };
+}
+
+/* One block: parcel, recipients, list, strings. */
+static store_parcel *parcel_new(const store_splitter *splitter, size_t which, uint32_t number, mesh_ms backoff)
+{
+    size_t n = splitter->bins[which].n;
+    store_parcel *p = mesh_alloc(sizeof *p + n * (sizeof *p->users + sizeof *p->list) + splitter->bins[which].bytes);
+    *p = (store_parcel){ .number = number, .due = MESH_NEVER, .backoff = backoff };
+    p->peer = which == 0 ? MESH_NO_PEER : (mesh_peer)(which - 1);
+    p->users = (Mesh__Recipient *)(p + 1);
+    p->list = (Mesh__Recipient **)(p->users + n);
+    char *text = (char *)(p->list + n);
+    for (size_t i = 0; i < splitter->n; i++) {
+        const address *a = &splitter->addresses[i];
+        if (a->bin == which) {
+            Mesh__Recipient *r = &p->users[p->n];
+            mesh__recipient__init(r);
+            r->user = memcpy(text, a->user, a->size);
+            r->prev = a->prev;
+            p->list[p->n++] = r;
+            text += a->size;
+        }
+    }
+    return p;
+}
+
+store_parcel **store_splitter_end(store_splitter *splitter, mesh_ms backoff, uint32_t *last, size_t *n_p)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < splitter->n; i++) {
+        bin *b = &splitter->bins[splitter->addresses[i].bin];
+        n += b->n++ == 0 ? 1 : 0;
+        b->bytes += splitter->addresses[i].size;
+    }
+    store_parcel **parcels = mesh_alloc((n + 1) * sizeof *parcels);
+    size_t made = 0;
+    for (size_t i = 0; made < n; i++) {
+        size_t which = splitter->addresses[i].bin;
+        if (splitter->bins[which].n > 0) {
+            parcels[made++] = parcel_new(splitter, which, ++*last, backoff);
+            splitter->bins[which] = (bin){ 0 };
+        }
+    }
+    *n_p = n;
+    return parcels;
+}

@@ -1,0 +1,30 @@
+/* store/parcel.h: the recipients of an outbox item, split by the routers that own their slots. */
+#ifndef STORE_PARCEL_H
+#define STORE_PARCEL_H
+
+#include "mesh/clock.h"
+#include "mesh/ring.h"
+
+typedef struct store_parcel { /* one block: free() */
+    uint32_t number;          /* unique within the item: an answer to an older split fits none */
+    mesh_peer peer;           /* MESH_NO_PEER: nobody owns these users now */
+    bool sent;
+    mesh_ms due; /* MESH_NEVER while it cannot be sent */
+    mesh_ms backoff;
+    size_t n;
+    Mesh__Recipient *users; /* their strings lie behind them */
+    Mesh__Recipient **list; /* pointers to users, for a message */
+} store_parcel;
+
+typedef struct store_splitter store_splitter;
+
+store_splitter *store_splitter_new(const mesh_ring *ring, size_t n_peers); /* ring is borrowed */
+void store_splitter_destroy(store_splitter **splitter_p);
+
+void store_splitter_begin(store_splitter *splitter);
+void store_splitter_add(store_splitter *splitter, const char *user, uint64_t prev); /* user: borrowed until end */
+/* A parcel, due never, for each router among the users, in the order they come up; numbered from *last + 1 on. The
+ * array and its *n_p parcels are yours. */
+store_parcel **store_splitter_end(store_splitter *splitter, mesh_ms backoff, uint32_t *last, size_t *n_p);
+
+#endif
