@@ -14,7 +14,8 @@
 enum { STAT_CALLERS, STAT_BAD_HEADS, STAT_REFUSED, STAT_TIMEOUTS, STAT_REPLIES, STAT_UPGRADES, STATS };
 
 static const mesh_stat_info STAT_INFOS[STATS] = {
-    [STAT_CALLERS] = { "parley_edge_callers", "Sockets that are not a WebSocket yet, or plain HTTP.", MESH_GAUGE, NULL },
+    [STAT_CALLERS] = { "parley_edge_callers", "Sockets that are not a WebSocket yet, or plain HTTP.", MESH_GAUGE,
+                       NULL },
     [STAT_BAD_HEADS] = { "parley_edge_bad_heads_total", "Requests that are not HTTP/1.1.", MESH_COUNTER, NULL },
     [STAT_REFUSED] = { "parley_edge_refused_total", "Requests not answered with 200, 304 or 101.", MESH_COUNTER, NULL },
     [STAT_TIMEOUTS] = { "parley_edge_caller_timeouts_total", "Sockets closed: request or answer took too long.",

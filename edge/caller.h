@@ -1,9 +1,10 @@
-/* edge/caller.h: accepted sockets that are not WebSockets: their request heads are read, plain HTTP is answered, and what
- * may become a WebSocket is handed over.
+/* edge/caller.h: accepted sockets that are not WebSockets: their request heads are read, plain HTTP is answered, and
+ * what may become a WebSocket is handed over.
  *
  * A caller: HEAD (reading the request head, EDGE_CALLER_HEAD_MS) -> handed over, or REPLY (writing the answer,
  * EDGE_CALLER_REPLY_MS) -> LINGER (said all; waits for the peer's end so that no reset eats the answer,
- * EDGE_CALLER_LINGER_MS) -> closed. Bytes of incomplete heads are bounded over all callers; beyond: 503. One loop thread. */
+ * EDGE_CALLER_LINGER_MS) -> closed. Bytes of incomplete heads are bounded over all callers; beyond: 503. One loop
+ * thread. */
 #ifndef EDGE_CALLER_H
 #define EDGE_CALLER_H
 
@@ -31,7 +32,7 @@ typedef struct edge_caller_handler {
 } edge_caller_handler;
 
 typedef struct edge_caller_conf {
-    uv_loop_t *uv;       /* borrowed for the life of the callers, as all below */
+    uv_loop_t *uv; /* borrowed for the life of the callers, as all below */
     const edge_http *http;
     const char *origins; /* see edge_head_judge */
     const edge_caller_handler *handler;
@@ -41,7 +42,8 @@ typedef struct edge_caller_conf {
 } edge_caller_conf;
 
 edge_callers *edge_callers_new(const edge_caller_conf *conf);
-void edge_callers_destroy(edge_callers **callers_p); /* closes who is left; libuv frees their handles in its next turns */
+void edge_callers_destroy(
+    edge_callers **callers_p); /* closes who is left; libuv frees their handles in its next turns */
 
 void edge_callers_add(edge_callers *callers, int fd, edge_address *address); /* takes fd, nonblocking */
 void edge_callers_drain(edge_callers *callers); /* from now on upgrades and /healthz are answered 503 */

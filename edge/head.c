@@ -77,7 +77,8 @@ static mesh_err parse_request_line(mesh_slice line, edge_head *head)
         return MESH_MALFORMED;
     }
     mesh_slice version = slice(sp2 + 1, end);
-    if (version.size != 8 || memcmp(version.data, "HTTP/1.", 7) != 0 || (version.data[7] != '1' && version.data[7] != '0')) {
+    if (version.size != 8 || memcmp(version.data, "HTTP/1.", 7) != 0 ||
+        (version.data[7] != '1' && version.data[7] != '0')) {
         return MESH_MALFORMED;
     }
     mesh_slice method = slice(line.data, sp1);

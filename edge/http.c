@@ -30,12 +30,12 @@ struct edge_http {
     size_t bytes;
 };
 
-static const char SECURITY_HEADERS[] =
-    "Content-Security-Policy: default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; object-src 'none'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'\r\n"
-    "X-Content-Type-Options: nosniff\r\n"
-    "Referrer-Policy: no-referrer\r\n"
-    "Cross-Origin-Opener-Policy: same-origin\r\n";
+static const char SECURITY_HEADERS[] = "Content-Security-Policy: default-src 'self'; connect-src 'self' ws: wss:; "
+                                       "img-src 'self' data:; object-src 'none'; "
+                                       "base-uri 'none'; form-action 'self'; frame-ancestors 'none'\r\n"
+                                       "X-Content-Type-Options: nosniff\r\n"
+                                       "Referrer-Policy: no-referrer\r\n"
+                                       "Cross-Origin-Opener-Policy: same-origin\r\n";
 
 static const struct {
     const char *suffix;
@@ -222,7 +222,8 @@ static const web_file *find_file(const edge_http *http, mesh_slice path)
     return NULL;
 }
 
-static void put_head(mesh_buf *out, unsigned status, const char *reason, const char *type, size_t length, const char *extra)
+static void put_head(mesh_buf *out, unsigned status, const char *reason, const char *type, size_t length,
+                     const char *extra)
 {
     mesh_buf_printf(out, "HTTP/1.1 %u %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n", status,
                     reason, type, length);

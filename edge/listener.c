@@ -175,12 +175,12 @@ mesh_err edge_listener_new(const edge_listener_conf *conf, const edge_caller_han
     l->addresses = edge_address_new(conf->max_per_address);
     l->stats = mesh_stats_new(STAT_INFOS, STATS);
     l->callers = edge_callers_new(&(edge_caller_conf){ .uv = conf->uv,
-                                                      .http = conf->http,
-                                                      .origins = conf->origins,
-                                                      .handler = handler,
-                                                      .handler_arg = arg,
-                                                      .release = release_caller,
-                                                      .release_arg = l });
+                                                       .http = conf->http,
+                                                       .origins = conf->origins,
+                                                       .handler = handler,
+                                                       .handler_arg = arg,
+                                                       .release = release_caller,
+                                                       .release_arg = l });
     l->poll = mesh_alloc(sizeof *l->poll);
     int rc = uv_poll_init(conf->uv, l->poll, l->fd);
     assert(rc == 0);

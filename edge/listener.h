@@ -15,17 +15,18 @@
 typedef struct edge_listener edge_listener;
 
 typedef struct edge_listener_conf {
-    uv_loop_t *uv;         /* borrowed for the listener's life, as all below */
-    const char *host;      /* "::" = all addresses of both families */
-    int port;              /* 0: any free one */
-    bool reuse_port;       /* several edges may share the port */
+    uv_loop_t *uv;    /* borrowed for the listener's life, as all below */
+    const char *host; /* "::" = all addresses of both families */
+    int port;         /* 0: any free one */
+    bool reuse_port;  /* several edges may share the port */
     size_t max_sockets;
     size_t max_per_address;
-    const char *origins;   /* see edge_head_judge */
+    const char *origins; /* see edge_head_judge */
     const edge_http *http;
 } edge_listener_conf;
 
-/* Errors: MESH_CONFLICT the port is in use; MESH_IO no such address here, or no right to that port; each with a log line. */
+/* Errors: MESH_CONFLICT the port is in use; MESH_IO no such address here, or no right to that port; each with a log
+ * line. */
 MESH_MUST mesh_err edge_listener_new(const edge_listener_conf *conf, const edge_caller_handler *handler, void *arg,
                                      edge_listener **listener_p);
 /* All adopted sockets must have been released. Handles of libuv close with the loop's next turns. */

@@ -1,5 +1,6 @@
-/* One turn: what came over the links -> the core's time -> what clients shall get, written at once -> what the mesh shall
- * get. Sockets were read before, in the poll; so all that happened since the last turn leaves in one frame per peer. */
+/* One turn: what came over the links -> the core's time -> what clients shall get, written at once -> what the mesh
+ * shall get. Sockets were read before, in the poll; so all that happened since the last turn leaves in one frame per
+ * peer. */
 #include "edge/serve.h"
 
 #include <ctype.h>
@@ -74,7 +75,8 @@ static mesh_err on_open(void *arg, const edge_head *head, edge_session_id *sessi
     char token[EDGE_HEAD_TOKEN_MAX + 1];
     memcpy(token, head->token.size > 0 ? (const char *)head->token.data : "", head->token.size);
     token[head->token.size] = '\0';
-    mesh_err err = edge_core_open(s->core, head->kind, head->token.size > 0 ? token : NULL, mesh_clock_now(), session_p);
+    mesh_err err =
+        edge_core_open(s->core, head->kind, head->token.size > 0 ? token : NULL, mesh_clock_now(), session_p);
     sodium_memzero(token, sizeof token);
     return err;
 }
@@ -225,7 +227,9 @@ static mesh_err start_sockets(serve *s)
 
 static mesh_err start(serve *s, mesh_peer self)
 {
-    static const mesh_link_handler handler = { .message = on_message, .up = on_up, .down = on_down, .stats = print_stats };
+    static const mesh_link_handler handler = {
+        .message = on_message, .up = on_up, .down = on_down, .stats = print_stats
+    };
     mesh_err err = read_token_key(mesh_conf_str(s->conf, "edge.token_key_file"), &s->token_key);
     if (err == MESH_OK) {
         err = start_http(s);
@@ -235,10 +239,9 @@ static mesh_err start(serve *s, mesh_peer self)
     }
     s->out = mesh_out_new(mesh_conf_nodes(s->conf));
     s->loop = mesh_loop_new(turn, s);
-    edge_core_conf core_conf = { .conf = s->conf,
-                                 .self = self,
-                                 .seed = mesh_rand_seed(),
-                                 .token_key = mesh_buf_slice(&s->token_key) };
+    edge_core_conf core_conf = {
+        .conf = s->conf, .self = self, .seed = mesh_rand_seed(), .token_key = mesh_buf_slice(&s->token_key)
+    };
     s->core = edge_core_new(&core_conf, mesh_clock_now());
     err = mesh_link_new(s->loop, s->conf, self, mesh_rand_seed(), &handler, s, &s->link);
     if (err == MESH_OK) {

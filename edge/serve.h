@@ -8,8 +8,8 @@
 #define EDGE_STOP_MS 27000    /* after SIGTERM the edge is gone by then, drained or not */
 
 /* Run node self (an edge of conf) in the calling thread until mesh_loop_stopping(), then drain: no new sockets, clients
- * are told to reconnect, and back when the last one is gone. Signals, the log and, with tcp endpoints, mesh_link_setup are
- * the caller's, before. 0, or 1 when it could not start (the log says why). */
+ * are told to reconnect, and back when the last one is gone. Signals, the log and, with tcp endpoints, mesh_link_setup
+ * are the caller's, before. 0, or 1 when it could not start (the log says why). */
 int edge_serve_run(const mesh_conf *conf, mesh_peer self);
 
 #endif

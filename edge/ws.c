@@ -4,13 +4,14 @@
 #include <libwebsockets.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
 #include "mesh/alloc.h"
 #include "mesh/fault.h"
 #include "mesh/log.h"
 #include "mesh/table.h"
 
-#define RX_BUFFER 1024    /* per connection, for ever: the largest part of an idle one */
+#define RX_BUFFER 1024 /* per connection, for ever: the largest part of an idle one */
 #define TX_PACKET 65536
 #define CLOSE_REASON_MAX 123 /* a control frame carries 125 bytes */
 #define KEEP_AHEAD 65536
@@ -64,8 +65,12 @@ typedef struct socket_state { /* libwebsockets' per-session memory: small, there
     uint8_t skipping; /* the rest of the message coming in is refused */
     uint8_t waiting;  /* for WRITEABLE */
     uint8_t paused;
-    uint8_t closing; /* our close frame is out */
+    uint8_t closing; /* our close frame is out; in the list */
+    mesh_ms close_at;
+    TAILQ_ENTRY(socket_state) close;
 } socket_state;
+
+TAILQ_HEAD(socket_list, socket_state);
 
 struct edge_ws {
     edge_ws_conf conf;
@@ -76,6 +81,7 @@ struct edge_ws {
     zhashx_t *sockets; /* session id -> socket_state */
     zhashx_t *blocked; /* the same, of those that wait for WRITEABLE with something to write */
     mesh_ms look_at;
+    struct socket_list closing; /* the one that waits longest first */
     size_t open;
     mesh_buf paused; /* session ids */
     uint32_t turn;
@@ -120,8 +126,8 @@ static void kill_socket(edge_ws *ws, socket_state *s, mesh_time now)
     lws_set_timeout(s->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_ASYNC);
 }
 
-/* Debian's lws closes twice when a WRITEABLE callback returns -1 on libuv, and the second time loses the close frame; so
- * the frame is written here, behind what lws may still hold. The peer's answer ends the socket, or the timeout. */
+/* Debian's lws closes twice when a WRITEABLE callback returns -1 on libuv, and the second time loses the close frame;
+ * so the frame is written here, behind what lws may still hold. The peer's answer ends the socket, or the timeout. */
 static void start_close(edge_ws *ws, socket_state *s, uint16_t code, const char *reason, mesh_time now)
 {
     uint8_t frame[LWS_PRE + 4 + CLOSE_REASON_MAX];
@@ -136,12 +142,21 @@ static void start_close(edge_ws *ws, socket_state *s, uint16_t code, const char 
     s->closing = 1;
     mesh_stats_add(ws->stats, STAT_CLOSED_BY_US, 1);
     bool sent = lws_write(s->wsi, at, 4 + size, LWS_WRITE_HTTP) >= 0; /* raw */
-    lws_set_timeout(s->wsi, PENDING_TIMEOUT_USER_OK, sent ? EDGE_WS_CLOSE_MS / 1000 : LWS_TO_KILL_ASYNC);
+    s->close_at = sent ? now.mono + EDGE_WS_CLOSE_MS : now.mono;
+    if (sent) {
+        TAILQ_INSERT_TAIL(&ws->closing, s, close);
+    } else {
+        TAILQ_INSERT_HEAD(&ws->closing, s, close);
+    }
 }
 
 static void closed(edge_ws *ws, socket_state *s)
 {
     leave_core(ws, s, mesh_clock_now());
+    if (s->closing) {
+        TAILQ_REMOVE(&ws->closing, s, close);
+        s->closing = 0;
+    }
     drop_message(s);
     ws->open--;
     edge_address *address = s->address;
@@ -227,8 +242,23 @@ static void look_at_blocked(edge_ws *ws, mesh_time now)
     zlistx_destroy(&sockets);
 }
 
+/* lws keeps its timeouts in one list that is searched from its start: a timeout for each of many closing sockets would
+ * stop the loop for seconds. So the wait is ours, and only who does not answer gets one, a few at a time. */
+static mesh_ms kill_closing(edge_ws *ws, mesh_ms now)
+{
+    socket_state *s = TAILQ_FIRST(&ws->closing);
+    for (int i = 0; s && now >= s->close_at && i < EDGE_WS_KILLS_PER_TURN; i++) {
+        lws_set_timeout(s->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_ASYNC);
+        TAILQ_REMOVE(&ws->closing, s, close);
+        s->closing = 0;
+        s = TAILQ_FIRST(&ws->closing);
+    }
+    return s ? s->close_at : MESH_NEVER;
+}
+
 mesh_ms edge_ws_tick(edge_ws *ws, mesh_time now)
 {
+    mesh_ms next = kill_closing(ws, now.mono);
     if (zhashx_size(ws->blocked) == 0) {
         ws->look_at = MESH_NEVER;
     } else if (ws->look_at == MESH_NEVER) {
@@ -237,7 +267,7 @@ mesh_ms edge_ws_tick(edge_ws *ws, mesh_time now)
         look_at_blocked(ws, now);
         ws->look_at = now.mono + EDGE_WS_LOOK_MS;
     }
-    return ws->look_at;
+    return next < ws->look_at ? next : ws->look_at;
 }
 
 void edge_ws_flush(edge_ws *ws, mesh_time now)
@@ -352,10 +382,9 @@ static int established(edge_ws *ws, struct lws *wsi, socket_state *s)
     if (!ws->adopting.pending) {
         return -1;
     }
-    *s = (socket_state){ .id = ws->adopting.session,
-                         .wsi = wsi,
-                         .address = ws->adopting.address,
-                         .kind = (uint8_t)ws->adopting.kind };
+    *s = (socket_state){
+        .id = ws->adopting.session, .wsi = wsi, .address = ws->adopting.address, .kind = (uint8_t)ws->adopting.kind
+    };
     ws->adopting.pending = false;
     ws->open++;
     int rc = zhashx_insert(ws->sockets, &s->id, s);
@@ -475,6 +504,7 @@ mesh_err edge_ws_new(const edge_ws_conf *conf, edge_ws **ws_p)
     ws->conf = *conf;
     ws->sockets = mesh_table_u64();
     ws->blocked = mesh_table_u64();
+    TAILQ_INIT(&ws->closing);
     ws->look_at = MESH_NEVER;
     ws->stats = mesh_stats_new(STAT_INFOS, STATS);
     mesh_buf_init(&ws->paused);

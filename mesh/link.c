@@ -57,14 +57,14 @@ static void take_events(mesh_link *link, mesh_link_peer *peer, mesh_time now)
     while ((event = mesh_link_sock_event(peer->monitor)) != MESH_LINK_NONE) {
         switch (event) {
         case MESH_LINK_CONNECTED:
+            peer->connected = true;
             peer->next_hello = now.mono;
             break;
         case MESH_LINK_REFUSED:
             mesh_log(MESH_WARN, "key_refused_by", "peer=%s", peer->node->name);
             break;
         case MESH_LINK_DISCONNECTED:
-            /* libzmq would connect again under the same identity: a silent loss. So this is down, and a fresh socket.
-             */
+            /* or could not connect: frames that came before are still read, then the tick makes a fresh socket */
             peer->broken = true;
             link->urgent = true;
             break;
@@ -279,6 +279,9 @@ static mesh_ms tick_hello(mesh_link *link, mesh_link_peer *peer, mesh_time now)
     if (now.mono >= redial) {
         mesh_link_peer_redial(link, peer, now);
         redial = now.mono + LINK_DEAD_MS;
+    }
+    if (!peer->connected) {
+        return redial;
     }
     if (now.mono >= peer->next_hello) {
         mesh_link_peer_hello(link, peer);

@@ -78,11 +78,11 @@ void mesh_link_peer_redial(mesh_link *link, mesh_link_peer *peer, mesh_time now)
     mesh_link_peer_hang_up(link, peer, 0);
     peer->broken = false;
     peer->made = now.mono;
+    peer->connected = strncmp(peer->node->endpoint, "inproc://", 9) == 0; /* no handshake, so no event */
     peer->next_hello = now.mono;
     peer->socket_n++;
     mesh_link_rid(peer->rid, link->node->name, link->boot, peer->socket_n);
-    bool plain = strncmp(peer->node->endpoint, "inproc://", 9) == 0;
-    peer->socket = mesh_link_sock_dial(peer->node, peer->rid, plain ? NULL : &link->keys, &peer->monitor);
+    peer->socket = mesh_link_sock_dial(peer->node, peer->rid, peer->connected ? NULL : &link->keys, &peer->monitor);
     if (peer->socket == NULL) {
         mesh_log(MESH_ERROR, "dial_failed", "peer=%s endpoint=%s reason=%s", peer->node->name, peer->node->endpoint,
                  zmq_strerror(zmq_errno()));

@@ -32,6 +32,7 @@ typedef struct mesh_link_peer {
     const mesh_node_conf *node;
     mesh_link_state state;
     bool dialed;
+    bool connected;    /* dialed: the handshake is done, a hello can go out */
     bool broken;       /* its connection is known to be gone: acted on in the next tick */
     uint64_t boot;     /* the peer's, as of its last hello */
     uint64_t socket_n; /* number in the identity: of our sockets when dialed, of theirs when not */

@@ -8,6 +8,8 @@
 
 #include "mesh/wire.h"
 
+#define NEVER_MS (24 * 3600 * 1000)
+
 static void set_int(void *socket, int option, int value)
 {
     int rc = zmq_setsockopt(socket, option, &value, sizeof value);
@@ -59,8 +61,8 @@ static void *listen_to(void *socket)
     }
     set_int(monitor, ZMQ_LINGER, 0);
     if (zmq_socket_monitor(socket, endpoint,
-                           ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) !=
-            0 ||
+                           ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CONNECT_RETRIED |
+                               ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) != 0 ||
         zmq_connect(monitor, endpoint) != 0) {
         int saved = zmq_errno();
         zmq_close(monitor);
@@ -77,9 +79,11 @@ void *mesh_link_sock_dial(const mesh_node_conf *to, const char *rid, const mesh_
         return NULL;
     }
     set_common(socket);
-    set_int(socket, ZMQ_IMMEDIATE, 1); /* nothing is queued for a connection that is not there */
-    set_int(socket, ZMQ_RECONNECT_IVL, 100);
-    set_int(socket, ZMQ_RECONNECT_IVL_MAX, 1000);
+    /* One socket, one connection: link_peer.c makes a fresh socket when it fails or ends, long before libzmq would
+     * connect this one again. ZMQ_IMMEDIATE stays off: with it 4.3.4 throws away, at the end of a connection, frames
+     * that had come and were not read yet. Nothing queues up without it, because nothing is sent before the handshake
+     * is done. */
+    set_int(socket, ZMQ_RECONNECT_IVL, NEVER_MS);
     int rc = zmq_setsockopt(socket, ZMQ_ROUTING_ID, rid, strlen(rid));
     assert(rc == 0);
     bool ok = true;
@@ -231,6 +235,7 @@ mesh_link_event mesh_link_sock_event(void *monitor)
         event = MESH_LINK_CONNECTED;
         break;
     case ZMQ_EVENT_DISCONNECTED:
+    case ZMQ_EVENT_CONNECT_RETRIED: /* "would be, in a day": nobody listens there now */
         event = MESH_LINK_DISCONNECTED;
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:

@@ -1,12 +1,13 @@
 /* store/consensus.c: the driver of libraft's pure core. See store/consensus.h for what it promises.
  *
- * Each event goes through step(): raft_step says what changed, and it is carried out in this order: term and vote (synced and
- * waited for), log entries (queued with sync; the ticket and the last index go into `flights`), messages, commit. When
- * the kv has made a ticket durable, PERSISTED_ENTRIES with the highest such index goes in, and the commit index comes out.
+ * Each event goes through step(): raft_step says what changed, and it is carried out in this order: term and vote
+ * (synced and waited for), log entries (queued with sync; the ticket and the last index go into `flights`), messages,
+ * commit. When the kv has made a ticket durable, PERSISTED_ENTRIES with the highest such index goes in, and the commit
+ * index comes out.
  *
- * Two cursors: `passed` is Raft's (every committed configuration above it is fed back, or none could ever be changed again);
- * `applied` is the owner's, ahead of it after a restart. Payloads submitted here wait in `own` until they are handed over;
- * all others are read back from the log.
+ * Two cursors: `passed` is Raft's (every committed configuration above it is fed back, or none could ever be changed
+ * again); `applied` is the owner's, ahead of it after a restart. Payloads submitted here wait in `own` until they are
+ * handed over; all others are read back from the log.
  *
  * What goes wrong: after a kv error nothing more is stepped: what was not durable then never commits here. */
 #include "store/consensus.h"
@@ -73,7 +74,8 @@ static mesh_err save_hard(store_consensus *cons)
     return store_kv_wait(cons->kv, store_kv_write(cons->kv, cons->batch, true));
 }
 
-/* Entries of the update into the log. Truncation is implicit: an index not above the last one replaces what is there. */
+/* Entries of the update into the log. Truncation is implicit: an index not above the last one replaces what is there.
+ */
 static void save_entries(store_consensus *cons)
 {
     uint64_t index = cons->update.entries.index;
@@ -93,8 +95,8 @@ static void save_entries(store_consensus *cons)
     cons->flights_last = f;
 }
 
-/* One event through the core. On MESH_OK whatever it asked for is done or under way. Errors: MESH_STALE the core refuses
- * (not the leader); else what ended the kv. */
+/* One event through the core. On MESH_OK whatever it asked for is done or under way. Errors: MESH_STALE the core
+ * refuses (not the leader); else what ended the kv. */
 static mesh_err step(store_consensus *cons, struct raft_event *event, mesh_time now)
 {
     cons->now = now.mono > cons->now ? now.mono : cons->now;
@@ -314,7 +316,8 @@ static mesh_err check_applied(const store_consensus *cons, uint64_t applied, cha
 }
 
 mesh_err store_consensus_open(const store_consensus_conf *conf, store_kv *kv, uint64_t applied, mesh_time now,
-                              store_committed *committed, void *arg, store_consensus **cons_p, char *why, size_t why_size)
+                              store_committed *committed, void *arg, store_consensus **cons_p, char *why,
+                              size_t why_size)
 {
     assert(conf->raft_id != 0);
     store_consensus *cons = mesh_alloc(sizeof *cons);

@@ -4,14 +4,15 @@
  *   \0L be64 index u64be term, u8 type, payload: no second encoding around payloads of 256 KiB
  *   \0S            Store__SnapRow   index and term the state machine's rows stand for at least, committed configuration
  *
- * In memory: where terms begin, which entries are configurations (with their bytes), and marks of the log's size, to cut it by bytes. Internal to consensus.c; no libraft here. */
+ * In memory: where terms begin, which entries are configurations (with their bytes), and marks of the log's size, to
+ * cut it by bytes. Internal to consensus.c; no libraft here. */
 #ifndef STORE_CONSENSUS_LOG_H
 #define STORE_CONSENSUS_LOG_H
 
 #include "store/kv.h"
 
 #define STORE_LOG_TRAIL (64u * 1024 * 1024) /* bytes of log kept for laggards */
-#define STORE_LOG_MARKS 64 /* to a trail: how finely the log can be cut */
+#define STORE_LOG_MARKS 64                  /* to a trail: how finely the log can be cut */
 #define STORE_FORMAT 1
 
 typedef struct consensus_hard {

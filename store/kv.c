@@ -1,15 +1,16 @@
 /* store/kv.c: store/kv.h on LevelDB.
  *
- * The loop thread queues batches and puts their rows into the overlay. The writer thread takes everything that waits (up to
- * KV_GROUP_BYTES), writes it as one LevelDB batch with sync, tells the loop through the eventfd, and starts again: the
- * group grows by itself while the last one syncs. What a group held leaves the overlay when the loop thread asks
- * how far the disk is.
+ * The loop thread queues batches and puts their rows into the overlay. The writer thread takes everything that waits
+ * (up to KV_GROUP_BYTES), writes it as one LevelDB batch with sync, tells the loop through the eventfd, and starts
+ * again: the group grows by itself while the last one syncs. What a group held leaves the overlay when the loop thread
+ * asks how far the disk is.
  *
- * Every LevelDB write is synced. An unsynced one would be lost with the tail of its log file when LevelDB has gone on to
- * the next file, while later rows survive: a hole. So batches that nobody waits for are held back instead, until one that
- * asks for sync takes them along, or KV_HOLD_MS or KV_HOLD_BYTES have passed: fewer syncs, and never a hole.
+ * Every LevelDB write is synced. An unsynced one would be lost with the tail of its log file when LevelDB has gone on
+ * to the next file, while later rows survive: a hole. So batches that nobody waits for are held back instead, until one
+ * that asks for sync takes them along, or KV_HOLD_MS or KV_HOLD_BYTES have passed: fewer syncs, and never a hole.
  *
- * How it fails: a failed write ends the writer for good; nothing after it is written, the ticket stands where it was. */
+ * How it fails: a failed write ends the writer for good; nothing after it is written, the ticket stands where it was.
+ */
 #include "store/kv_leveldb.h"
 
 #include <assert.h>
@@ -57,8 +58,7 @@ void store_kv_fail(store_kv *kv, mesh_err err)
 
 static bool group_is_due(const store_kv *kv)
 {
-    return kv->todo != NULL &&
-           (kv->todo_synced > 0 || kv->todo_bytes >= KV_HOLD_BYTES || kv->closing || kv->hurry);
+    return kv->todo != NULL && (kv->todo_synced > 0 || kv->todo_bytes >= KV_HOLD_BYTES || kv->closing || kv->hurry);
 }
 
 /* Returns the first batch of the next group, NULL when it is time to end. Called and left with the lock held. */

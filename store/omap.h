@@ -40,7 +40,8 @@ store_omap_node *store_omap_last(const store_omap *map);
 store_omap_node *store_omap_next(const store_omap_node *node);
 store_omap_node *store_omap_prev(const store_omap_node *node);
 
-/* The node of key, made when there was none (*added_p tells; value empty, tag 0). Its key borrows from `key` from now on. */
+/* The node of key, made when there was none (*added_p tells; value empty, tag 0). Its key borrows from `key` from now
+ * on. */
 store_omap_node *store_omap_put(store_omap *map, mesh_slice key, bool *added_p);
 void store_omap_delete(store_omap *map, store_omap_node *node);
 

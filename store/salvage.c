@@ -131,8 +131,9 @@ static mesh_err mend_file(const char *file, bool newest, FILE *report)
         fprintf(report, "refused: %s: %s\n", file, strerror(errno));
         return MESH_IO;
     }
-    fprintf(report, "cut: %s: %s at offset %" PRIu64 "; %" PRIu64 " of %" PRIu64 " bytes and %" PRIu64 " records kept\n",
-            file, found.reason, found.bad_offset, found.good_end, found.size, found.records);
+    fprintf(report,
+            "cut: %s: %s at offset %" PRIu64 "; %" PRIu64 " of %" PRIu64 " bytes and %" PRIu64 " records kept\n", file,
+            found.reason, found.bad_offset, found.good_end, found.size, found.records);
     return MESH_OK;
 }
 
@@ -192,7 +193,8 @@ static mesh_err check_copy(const char *path, FILE *acks, FILE *report)
         return err;
     }
     if (totals.unapplied > 0) {
-        fprintf(report, "unapplied: %" PRIu64 " log entries at the end have no rows yet: a store writes them when it starts\n",
+        fprintf(report,
+                "unapplied: %" PRIu64 " log entries at the end have no rows yet: a store writes them when it starts\n",
                 totals.unapplied);
     }
     fprintf(report, "salvaged: %" PRIu64 " rows, %" PRIu64 " missing\n", totals.rows, totals.missing);

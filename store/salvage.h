@@ -1,8 +1,9 @@
 /* store/salvage.h: what is wrong with a database's files, and what a damaged copy still holds.
  *
- * LevelDB's log files and manifests are sequences of records in blocks of 32 KiB; each record has a checksum. A crash can
- * leave the last record of the newest log file torn: that is the end of the file, nothing acked was in it. A bad record
- * with good ones behind it is something else: acked rows are gone. The database is then refused, and so is it here.
+ * LevelDB's log files and manifests are sequences of records in blocks of 32 KiB; each record has a checksum. A crash
+ * can leave the last record of the newest log file torn: that is the end of the file, nothing acked was in it. A bad
+ * record with good ones behind it is something else: acked rows are gone. The database is then refused, and so is it
+ * here.
  *
  * Source: leveldb doc/log_format.md, doc/impl.md. */
 #ifndef STORE_SALVAGE_H
@@ -28,8 +29,8 @@ typedef struct store_salvage_found {
 /* Read a log file or manifest. Errors: MESH_IO it cannot be read. */
 MESH_MUST mesh_err store_salvage_scan(const char *file, store_salvage_found *found);
 
-/* Log files below first are left over and no longer needed; newest is the last that is not empty: a crash while opening leaves an
- * empty one behind it. Only newest may have a torn end. 0 = unknown, none. */
+/* Log files below first are left over and no longer needed; newest is the last that is not empty: a crash while opening
+ * leaves an empty one behind it. Only newest may have a torn end. 0 = unknown, none. */
 typedef struct store_salvage_log_range {
     uint64_t first, newest;
 } store_salvage_log_range;
@@ -40,9 +41,9 @@ uint64_t store_salvage_log_of(const char *name); /* "000012.log" -> 12; 0: no lo
  * False: all of them are good. */
 bool store_salvage_find_bad(const char *path, char *why, size_t why_size);
 
-/* What LevelDB lets pass even with paranoid_checks: a log file that is missing (it opens as if that had been empty), a record in
- * a log's last block whose length is wrong (taken for the torn end, whatever follows), a torn end of an older log file.
- * Errors: MESH_CORRUPT (why names file and offset). A manifest that cannot be read is left to LevelDB. */
+/* What LevelDB lets pass even with paranoid_checks: a log file that is missing (it opens as if that had been empty), a
+ * record in a log's last block whose length is wrong (taken for the torn end, whatever follows), a torn end of an older
+ * log file. Errors: MESH_CORRUPT (why names file and offset). A manifest that cannot be read is left to LevelDB. */
 MESH_MUST mesh_err store_salvage_check_files(const char *path, char *why, size_t why_size);
 
 /* Bring the rows up to the log's end, if the caller can: open the store on the copy, let it replay, close it. */
@@ -51,15 +52,14 @@ typedef mesh_err store_salvage_replay(void *arg, const char *path, char *why, si
  * Errors: as store_core_new; MESH_MALFORMED the config knows no store; MESH_IO the log could not be applied. */
 MESH_MUST mesh_err store_salvage_replay_core(void *arg, const char *path, char *why, size_t why_size);
 
-/* Copy the database from `from` (never touched, must not be open) to `to` (must not exist), cut a torn last record off the
- * copy's newest log file, open it with all checks, replay (may be NULL), and check that what was acked is there: the Raft log
- * and every chat and inbox without holes, nothing referring to a seq that is not there; and, if acks is not NULL, each of
- * its lines "chat seq" (recorded outside; chat without tenant means default/chat). Writes to report a line
- * "missing chat=… seq=…" (or "missing user=… inbox_seq=…") for each thing it cannot find, and last
- * "salvaged: N rows, M missing".
- * Errors: MESH_CORRUPT damage that is not a torn end, with file and offset in the report; nothing is cut (the copy stays);
- *         MESH_CONFLICT `to` exists; MESH_MALFORMED a line of acks; MESH_IO; MESH_NO_SPACE. */
-MESH_MUST mesh_err store_salvage_run(const char *from, const char *to, store_salvage_replay *replay, void *arg, FILE *acks,
-                                     FILE *report);
+/* Copy the database from `from` (never touched, must not be open) to `to` (must not exist), cut a torn last record off
+ * the copy's newest log file, open it with all checks, replay (may be NULL), and check that what was acked is there:
+ * the Raft log and every chat and inbox without holes, nothing referring to a seq that is not there; and, if acks is
+ * not NULL, each of its lines "chat seq" (recorded outside; chat without tenant means default/chat). Writes to report a
+ * line "missing chat=… seq=…" (or "missing user=… inbox_seq=…") for each thing it cannot find, and last "salvaged: N
+ * rows, M missing". Errors: MESH_CORRUPT damage that is not a torn end, with file and offset in the report; nothing is
+ * cut (the copy stays); MESH_CONFLICT `to` exists; MESH_MALFORMED a line of acks; MESH_IO; MESH_NO_SPACE. */
+MESH_MUST mesh_err store_salvage_run(const char *from, const char *to, store_salvage_replay *replay, void *arg,
+                                     FILE *acks, FILE *report);
 
 #endif

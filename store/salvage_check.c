@@ -1,5 +1,5 @@
-/* store/salvage_check.c: each table is read once, in order; what a row speaks of is looked up. A thing that is missing is
- * reported once, however many rows speak of it. What belongs to a chat of another shard cannot be looked up here. */
+/* store/salvage_check.c: each table is read once, in order; what a row speaks of is looked up. A thing that is missing
+ * is reported once, however many rows speak of it. What belongs to a chat of another shard cannot be looked up here. */
 #include "store/salvage_check.h"
 
 #include <czmq.h>
@@ -163,7 +163,8 @@ static mesh_err check_entry(checker *c, const char *chat, const char *second, ui
     return MESH_OK;
 }
 
-static mesh_err check_dedupe(checker *c, const char *chat, const char *second, uint64_t number, const ProtobufCMessage *row)
+static mesh_err check_dedupe(checker *c, const char *chat, const char *second, uint64_t number,
+                             const ProtobufCMessage *row)
 {
     (void)second;
     (void)number;
@@ -213,7 +214,8 @@ static mesh_err check_user_chat(checker *c, const char *user, const char *chat, 
     return MESH_OK;
 }
 
-static mesh_err check_device(checker *c, const char *user, const char *device, uint64_t number, const ProtobufCMessage *row)
+static mesh_err check_device(checker *c, const char *user, const char *device, uint64_t number,
+                             const ProtobufCMessage *row)
 {
     (void)device;
     (void)number;
@@ -229,7 +231,8 @@ static mesh_err check_device(checker *c, const char *user, const char *device, u
     return MESH_OK;
 }
 
-static mesh_err check_outbox(checker *c, const char *id, const char *second, uint64_t number, const ProtobufCMessage *row)
+static mesh_err check_outbox(checker *c, const char *id, const char *second, uint64_t number,
+                             const ProtobufCMessage *row)
 {
     (void)id;
     (void)second;
@@ -266,7 +269,8 @@ static mesh_err check_log(checker *c)
         applied = ((const Store__AppliedRow *)row)->index;
     }
     if (err == MESH_OK && applied > log.last) {
-        snprintf(c->why, c->why_size, "rows of entry %" PRIu64 " are there, the log ends at %" PRIu64, applied, log.last);
+        snprintf(c->why, c->why_size, "rows of entry %" PRIu64 " are there, the log ends at %" PRIu64, applied,
+                 log.last);
         err = MESH_CORRUPT;
     }
     applied = applied > 1 ? applied : 1; /* the first entry is the configuration: it has no rows */

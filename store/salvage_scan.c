@@ -102,8 +102,9 @@ static const char *check_record(const scanner *s, size_t at, size_t *length_p, u
     return crc_of(s, p + 6, length + 1) == want ? NULL : "a record's checksum is wrong";
 }
 
-/* A record with a right checksum that begins a logical one. Every write is synced before the next begins, so one of these
- * behind damage says that the damaged one was on disk; middle and last pieces may belong to the torn write itself. */
+/* A record with a right checksum that begins a logical one. Every write is synced before the next begins, so one of
+ * these behind damage says that the damaged one was on disk; middle and last pieces may belong to the torn write
+ * itself. */
 static bool begins_record(const scanner *s, size_t at)
 {
     size_t length;
@@ -320,8 +321,8 @@ static void describe(const char *file, const store_salvage_found *found, char *w
              found->valid_after ? ", good records follow" : ", nothing good follows");
 }
 
-/* Scan the log files that are needed, and manifests, until one is bad. fatal_only: only log files, and a torn end of the newest
- * does not count. */
+/* Scan the log files that are needed, and manifests, until one is bad. fatal_only: only log files, and a torn end of
+ * the newest does not count. */
 static bool find_bad(const char *path, bool fatal_only, char *why, size_t why_size)
 {
     store_salvage_log_range logs;

@@ -353,9 +353,42 @@ static void check_members(check *k, const check_chat *chat)
     }
 }
 
+/* A node's metric by name; 0 when it has none of that name. */
+static unsigned long long metric(sim *s, mesh_stats *stats, const char *node, const char *name)
+{
+    s->events.size = 0;
+    mesh_stats_print(stats, node, &s->events);
+    *mesh_buf_grow(&s->events, 1) = 0;
+    for (const char *at = (const char *)s->events.data; (at = strstr(at, name)) != NULL; at++) {
+        const char *line = at == (const char *)s->events.data ? at : at - 1;
+        if (at == line || *line == '\n') {
+            return strtoull(at + strcspn(at, " \n"), NULL, 10);
+        }
+    }
+    return 0;
+}
+
+/* Nothing is owed and nothing waits for an answer any more. */
+static void check_quiet(sim *s)
+{
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        sim_node *n = &s->nodes[i];
+        unsigned long long left = 0;
+        if (n->store) {
+            left = metric(s, store_core_stats(n->store), n->name, "parley_store_outbox_items");
+        } else if (n->router) {
+            left = metric(s, router_core_stats(n->router), n->name, "parley_router_inflight");
+        }
+        if (left) {
+            sim_complain(s, "%s still has %llu %s", n->name, left, n->store ? "entries to deliver" : "open requests");
+        }
+    }
+}
+
 void sim_check(sim *s)
 {
     check k = {.s = s};
+    check_quiet(s);
     if (sim_check_read(&k)) {
         for (size_t i = 0; i < k.n_chats; i++) {
             check_chat *chat = &k.chats[i];

@@ -122,7 +122,8 @@ struct sim {
     uint64_t n_msg_ids;
     sim_loss losses[SIM_LOSSES];
     size_t n_losses;
-    mesh_arena *arena; /* of the frame being delivered */
+    mesh_arena *arena;       /* of the frame being delivered */
+    mesh_arena *event_arena; /* of the event a client is told */
     mesh_buf text, complaints, events;
 };
 

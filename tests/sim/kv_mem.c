@@ -1,5 +1,5 @@
-/* tests/sim/kv_mem.c: one map holds all rows as reads see them. Each queued batch keeps what its rows replaced, so that a
- * crash can take batches back, newest first; a flush forgets what would be needed for that. */
+/* tests/sim/kv_mem.c: one map holds all rows as reads see them. Each queued batch keeps what its rows replaced, so that
+ * a crash can take batches back, newest first; a flush forgets what would be needed for that. */
 #include "tests/sim/kv_mem.h"
 
 #include <assert.h>

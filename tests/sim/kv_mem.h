@@ -1,8 +1,8 @@
 /* tests/sim/kv_mem.h: store/kv.h in memory, on a fake disk that outlives the handle.
  *
  * store_kv_open(path) finds the disk that was made for this path. A write is seen by reads at once and is durable when
- * the simulator says so (sim_disk_flush). A crash keeps everything durable and a random prefix of what was queued after it,
- * in order, all of a batch or nothing. No threads, no clock, no fd. */
+ * the simulator says so (sim_disk_flush). A crash keeps everything durable and a random prefix of what was queued after
+ * it, in order, all of a batch or nothing. No threads, no clock, no fd. */
 #ifndef SIM_KV_MEM_H
 #define SIM_KV_MEM_H
 

@@ -592,6 +592,7 @@ sim *sim_new(sim_conf conf)
     s->rand.state = conf.seed * 0x9e3779b97f4a7c15u + 1;
     s->now = SIM_EPOCH_MS * 1000LL;
     s->arena = mesh_arena_new();
+    s->event_arena = mesh_arena_new();
     s->clients_end = &s->clients;
     s->ops_end = &s->ops;
     s->disk_times = s->net_times = 1;
@@ -635,6 +636,7 @@ void sim_destroy(sim **s_p)
     sim_disk_destroy(&s->disk);
     mesh_conf_destroy(&s->mesh);
     mesh_arena_destroy(&s->arena);
+    mesh_arena_destroy(&s->event_arena);
     mesh_buf_fini(&s->text);
     mesh_buf_fini(&s->complaints);
     mesh_buf_fini(&s->events);

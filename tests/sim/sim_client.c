@@ -498,11 +498,11 @@ void sim_client_event(sim_client *c, mesh_slice bytes)
     sim *s = c->s;
     edge_codec_reader r;
     edge_codec_open(&r, c->codec, bytes);
-    mesh_arena *arena = mesh_arena_new();
     mesh_err err = MESH_OK;
     while (!err && c->socket) {
+        mesh_arena_reset(s->event_arena);
         Client__Event *e = NULL;
-        err = edge_codec_event(&r, arena, &e);
+        err = edge_codec_event(&r, s->event_arena, &e);
         if (err) {
             break;
         }
@@ -517,7 +517,6 @@ void sim_client_event(sim_client *c, mesh_slice bytes)
     if (err && err != MESH_AGAIN) {
         sim_complain(s, "%s got a malformed frame", c->name);
     }
-    mesh_arena_destroy(&arena);
 }
 
 const char *sim_saw(sim_client *c)

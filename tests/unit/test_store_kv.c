@@ -241,9 +241,9 @@ static void killed_store_keeps_what_was_durable(void **state)
             bool has_a = store_kv_get(kv, text(a), &out) == MESH_OK;
             bool has_b = store_kv_get(kv, text(b), &out) == MESH_OK;
             mesh_buf_fini(&out);
-            assert_int_equal(has_a, has_b);           /* all of a batch or nothing */
-            assert_true(has_a || t > told);           /* durable is there */
-            assert_false(has_a && ended);             /* a prefix */
+            assert_int_equal(has_a, has_b); /* all of a batch or nothing */
+            assert_true(has_a || t > told); /* durable is there */
+            assert_false(has_a && ended);   /* a prefix */
             ended = ended || !has_a;
         }
         store_kv_close(&kv);
@@ -353,7 +353,8 @@ static void flipped_bit_is_refused_with_file_and_offset(void **state)
     const char *path = dir_named("flipped");
     build_closed(path);
     char command[512];
-    snprintf(command, sizeof command, "f=$(ls %s/*.log); printf X | dd of=$f bs=1 seek=3000 conv=notrunc 2>/dev/null", path);
+    snprintf(command, sizeof command, "f=$(ls %s/*.log); printf X | dd of=$f bs=1 seek=3000 conv=notrunc 2>/dev/null",
+             path);
     assert_int_equal(system(command), 0);
     refused(path, MESH_CORRUPT, ".log: a record's checksum is wrong at offset ");
 }
@@ -439,7 +440,8 @@ static int remove_root(void **state)
 int main(int argc, char **argv)
 {
     if (argc == 4) {
-        return strcmp(argv[1], "full") == 0 ? fill_the_disk(argv[2], atoi(argv[3])) : write_for_ever(argv[2], atoi(argv[3]));
+        return strcmp(argv[1], "full") == 0 ? fill_the_disk(argv[2], atoi(argv[3]))
+                                            : write_for_ever(argv[2], atoi(argv[3]));
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_as_a_model),
