@@ -318,6 +318,9 @@ void edge_ws_resume(edge_ws *ws)
 
 static void keep(socket_state *s, const uint8_t *in, size_t size, size_t remaining)
 {
+    if (size == 0) {
+        return;
+    }
     size_t need = s->size + size;
     if (need > s->cap) {
         size_t cap = need + (remaining < KEEP_AHEAD ? remaining : KEEP_AHEAD); /* what is declared may never come */

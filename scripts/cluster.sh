@@ -53,7 +53,7 @@ role_of() {
 pid_of() { # of a node that runs; nothing otherwise
     local pid
     pid=$(cat "$data/run/$1.pid" 2>/dev/null) || return 0
-    if [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q -- "--node $1 "; then
+    if [ -n "$pid" ] && [ -r "/proc/$pid/cmdline" ] && tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q -- "--node $1 "; then
         echo "$pid"
     fi
 }

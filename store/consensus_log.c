@@ -247,7 +247,8 @@ mesh_err consensus_hard_get(store_kv *kv, consensus_hard *hard, char **cluster_p
         const Store__HardRow *row = (const Store__HardRow *)message;
         *hard = (consensus_hard){ row->term, row->voted_for, row->raft_id };
         if (row->format > STORE_FORMAT) {
-            snprintf(why, why_size, "the data has format %u, this program knows up to %u", row->format, STORE_FORMAT);
+            snprintf(why, why_size, "the data has format %u, this program knows up to %u", row->format,
+                     (unsigned)STORE_FORMAT);
             err = MESH_UNSUPPORTED;
         } else if (row->term == 0 || row->raft_id == 0) {
             err = MESH_MALFORMED;
