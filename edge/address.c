@@ -46,7 +46,9 @@ static void describe(const struct sockaddr *peer, edge_address *out)
         a6 = ((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr;
         if (!IN6_IS_ADDR_V4MAPPED(&a6)) {
             out->loopback = IN6_IS_ADDR_LOOPBACK(&a6);
-            memset(a6.s6_addr + 8, 0, 8);
+            if (!out->loopback) {
+                memset(a6.s6_addr + 8, 0, 8);
+            }
             inet_ntop(AF_INET6, &a6, out->name, sizeof out->name);
             return;
         }

@@ -119,11 +119,23 @@ static void leave_core(edge_ws *ws, socket_state *s, mesh_time now)
     }
 }
 
-/* Outside of callbacks lws closes a socket only by timeout. */
+/* Its place in the closing list: now for who is to be killed, EDGE_WS_CLOSE_MS from now for who owes an answer. */
+static void wait_for_close(edge_ws *ws, socket_state *s, mesh_ms close_at, bool first)
+{
+    s->closing = 1;
+    s->close_at = close_at;
+    if (first) {
+        TAILQ_INSERT_HEAD(&ws->closing, s, close);
+    } else {
+        TAILQ_INSERT_TAIL(&ws->closing, s, close);
+    }
+}
+
+/* Not at once: libwebsockets may be further down the stack. */
 static void kill_socket(edge_ws *ws, socket_state *s, mesh_time now)
 {
     leave_core(ws, s, now);
-    lws_set_timeout(s->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_ASYNC);
+    wait_for_close(ws, s, now.mono, true);
 }
 
 /* Debian's lws closes twice when a WRITEABLE callback returns -1 on libuv, and the second time loses the close frame;
@@ -139,15 +151,9 @@ static void start_close(edge_ws *ws, socket_state *s, uint16_t code, const char 
     at[3] = (uint8_t)code;
     memcpy(at + 4, reason ? reason : "", size);
     leave_core(ws, s, now);
-    s->closing = 1;
     mesh_stats_add(ws->stats, STAT_CLOSED_BY_US, 1);
     bool sent = lws_write(s->wsi, at, 4 + size, LWS_WRITE_HTTP) >= 0; /* raw */
-    s->close_at = sent ? now.mono + EDGE_WS_CLOSE_MS : now.mono;
-    if (sent) {
-        TAILQ_INSERT_TAIL(&ws->closing, s, close);
-    } else {
-        TAILQ_INSERT_HEAD(&ws->closing, s, close);
-    }
+    wait_for_close(ws, s, sent ? now.mono + EDGE_WS_CLOSE_MS : now.mono, !sent);
 }
 
 static void closed(edge_ws *ws, socket_state *s)
@@ -243,14 +249,14 @@ static void look_at_blocked(edge_ws *ws, mesh_time now)
 }
 
 /* lws keeps its timeouts in one list that is searched from its start: a timeout for each of many closing sockets would
- * stop the loop for seconds. So the wait is ours, and only who does not answer gets one, a few at a time. */
+ * stop the loop for seconds. So the wait is ours. */
 static mesh_ms kill_closing(edge_ws *ws, mesh_ms now)
 {
     socket_state *s = TAILQ_FIRST(&ws->closing);
     for (int i = 0; s && now >= s->close_at && i < EDGE_WS_KILLS_PER_TURN; i++) {
-        lws_set_timeout(s->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_ASYNC);
         TAILQ_REMOVE(&ws->closing, s, close);
         s->closing = 0;
+        lws_set_timeout(s->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
         s = TAILQ_FIRST(&ws->closing);
     }
     return s ? s->close_at : MESH_NEVER;
@@ -448,7 +454,7 @@ void edge_ws_adopt(edge_ws *ws, edge_session_id session, edge_codec_kind kind, i
     edge_core_closed(ws->conf.core, session, mesh_clock_now(), ws->conf.out);
     ws->conf.release(ws->conf.release_arg, address);
     if (wsi) {
-        lws_set_timeout(wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_ASYNC);
+        lws_set_timeout(wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
     }
 }
 

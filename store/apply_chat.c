@@ -325,6 +325,7 @@ void store_apply_chat_edit(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answ
         return;
     }
     if (e.n_users == 0 && request->op != MESH__EDIT_OP__EDIT_RENAME) {
+        store_fsm_remember(fsm, request->chat, request->user, request->client_msg_id, hash, e.chat->head_seq);
         sent_head(fsm, &e, answer);
         return;
     }
@@ -332,7 +333,9 @@ void store_apply_chat_edit(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answ
         store_fsm_entry_new(fsm, kind_of(request->op), request->user, request->user_name, request->client_msg_id);
     entry->users = e.users;
     entry->n_users = e.n_users;
-    entry->name = request->op == MESH__EDIT_OP__EDIT_RENAME ? request->name : empty;
+    /* with the name: a newcomer has no other way to it, and it is all a removed member may ever see of it */
+    entry->name =
+        request->op == MESH__EDIT_OP__EDIT_RENAME ? request->name : mesh_arena_strdup(fsm->arena, e.chat->name);
     store_fsm_store(fsm, e.chat, entry);
     change_members(fsm, &e, entry);
     store_fsm_remember(fsm, request->chat, request->user, request->client_msg_id, hash, entry->seq);

@@ -85,7 +85,11 @@ static mesh_err summarize(store_fsm *fsm, mesh_arena *arena, const store_chat *c
     uint64_t seen = member->read_count > ask->own_count ? member->read_count : ask->own_count;
     summary->unread = summary->last->count > seen ? summary->last->count - seen : 0;
     summary->read_seq = member->read_seq;
-    summary->member_count = chat->member_count;
+    if (store_member_present(member)) {
+        summary->member_count = chat->member_count;
+    } else { /* as it was when they went: what came after is not theirs to know */
+        summary->name = summary->last->name;
+    }
     summary->role = member->role;
     summary->inbox_seq = ask->inbox_seq;
     return MESH_OK;

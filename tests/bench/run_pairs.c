@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "mesh/alloc.h"
 #include "mesh/clock.h"
@@ -187,14 +188,22 @@ static driver *pairs_of(const cluster *c, const char *prefix, unsigned pairs)
     return d;
 }
 
-static void print_cpu(const cluster *c, const double before[3], double seconds)
+static const char *const roles[3] = { "edge", "router", "store" };
+
+static void take_cpu(const cluster *c, double cpu[4])
 {
-    static const char *const roles[3] = { "edge", "router", "store" };
-    printf("    cores used:");
     for (int i = 0; i < 3; i++) {
-        printf(" %s %.2f", roles[i], (cluster_cpu(c, roles[i]) - before[i]) / seconds);
+        cpu[i] = cluster_cpu(c, roles[i]);
     }
-    printf("\n");
+    cpu[3] = (double)clock() / CLOCKS_PER_SEC;
+}
+
+static void print_cpu(const cluster *c, const double before[4], double seconds)
+{
+    double now[4];
+    take_cpu(c, now);
+    printf("    cores used: edges %.2f router %.2f store %.2f driver %.2f\n", (now[0] - before[0]) / seconds,
+           (now[1] - before[1]) / seconds, (now[2] - before[2]) / seconds, (now[3] - before[3]) / seconds);
 }
 
 void figure_one_to_one(const bench_options *options)
@@ -206,7 +215,8 @@ void figure_one_to_one(const bench_options *options)
     load_init(&l, d, options->pairs, options->window);
     warm_up(&l, 2);
     cluster_store_counts before = cluster_store_counted(&c);
-    double cpu[3] = { cluster_cpu(&c, "edge"), cluster_cpu(&c, "router"), cluster_cpu(&c, "store") };
+    double cpu[4];
+    take_cpu(&c, cpu);
     uint64_t acks = driver_counted(d)->acks;
     double seconds = options->seconds;
     double rate = rate_of(&l, seconds);

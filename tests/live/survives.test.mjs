@@ -2,9 +2,8 @@
 // and the clients carry on by themselves. SEED repeats the choice of nodes (not the timing), SECONDS the length.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { Cluster, now, sleep, until } from './lib/cluster.mjs';
+import { Cluster, now, sleep } from './lib/cluster.mjs';
 import { Load, random } from './lib/load.mjs';
-import { compareChat, compareDevice } from './lib/recorder.mjs';
 
 const seed = Number(process.env.SEED ?? Date.now() % 1000000);
 const seconds = Number(process.env.SECONDS ?? 45);

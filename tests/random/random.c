@@ -18,6 +18,7 @@
 
 #define USERS_MAX 5
 #define DEVICES_MAX 3
+#define TEXT_MAX 90000
 #define TRACE_LINES 120
 #define TWICE_EVERY 25
 
@@ -31,6 +32,9 @@ typedef struct plan {
 
 extern void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
 static volatile uint64_t current_seed;
+static struct {
+    uint64_t acked, received, faults;
+} total;
 
 /* Short stacks and a small quarantine: more seeds in the same time. A failing seed can be run again with others. */
 const char *__asan_default_options(void);
@@ -98,6 +102,7 @@ static const char *any_chat(plan *p, const sim_client *c, uint64_t *seq)
 static void fill_text(plan *p, char *text, size_t size)
 {
     size_t n = pick(p, 20) == 0 ? 600 + pick(p, 1200) : 3 + pick(p, 40);
+    n = pick(p, 200) == 0 ? pick(p, TEXT_MAX) : n;
     int at = snprintf(text, size, "text %u ", ++p->texts);
     for (size_t i = (size_t)at; i < n && i + 1 < size; i++) {
         text[i] = (char)('a' + (char)(i * 7 % 26));
@@ -107,7 +112,7 @@ static void fill_text(plan *p, char *text, size_t size)
 
 static void act_send(plan *p)
 {
-    char text[2048];
+    static char text[TEXT_MAX + 1];
     sim_client *c = any_client(p);
     const char *group = any_group(p);
     fill_text(p, text, sizeof text);
@@ -191,7 +196,7 @@ static void act_read(plan *p)
         sim_members(c, chat);
         break;
     case 2:
-        sim_chats(c);
+        sim_chats(c, 0);
         break;
     default:
         sim_read(c, chat, seq);
@@ -208,7 +213,7 @@ static void act_connection(plan *p)
         sim_hello(c, NULL);
         return;
     }
-    switch (pick(p, 4)) {
+    switch (pick(p, 6)) {
     case 0:
         sim_bye(c);
         break;
@@ -218,6 +223,12 @@ static void act_connection(plan *p)
     case 2:
         sim_vanish(c);
         sim_hello(c, NULL);
+        break;
+    case 3:
+        sim_stall(c, pick(p, pick(p, 2) ? 100 : 4000));
+        break;
+    case 4:
+        sim_profile(c, pick(p, 2) ? "A Name" : "Another Name");
         break;
     default:
         sim_mute(c, !c->mute);
@@ -363,9 +374,9 @@ static void repair(plan *p)
 
 static void populate(plan *p)
 {
-    static const char *const names[USERS_MAX] = {"ann", "bob", "cyd", "dan", "eve"};
-    static const char *const devices[DEVICES_MAX] = {"phone", "laptop", "tab"};
-    static const mesh_ms ack_ms[] = {0, 5, 50, 700};
+    static const char *const names[USERS_MAX] = { "ann", "bob", "cyd", "dan", "eve" };
+    static const char *const devices[DEVICES_MAX] = { "phone", "laptop", "tab" };
+    static const mesh_ms ack_ms[] = { 0, 5, 50, 700 };
     p->users = 2 + pick(p, USERS_MAX - 1);
     for (unsigned u = 0; u < p->users; u++) {
         unsigned n = 1 + pick(p, DEVICES_MAX);
@@ -426,17 +437,24 @@ static void live_through(plan *p)
 
 static uint64_t run(uint64_t seed, bool trace, bool echo, bool *failed, char **why)
 {
-    plan p = {0};
+    plan p = { 0 };
     unsigned shape = (unsigned)(seed % 9);
     p.edges = 1 + shape % 3;
     p.routers = 1 + shape / 3;
     current_seed = seed;
-    p.s = sim_new((sim_conf){.edges = p.edges, .routers = p.routers, .seed = seed, .trace = trace, .echo = echo});
+    p.s = sim_new((sim_conf){ .edges = p.edges, .routers = p.routers, .seed = seed, .trace = trace, .echo = echo });
     populate(&p);
     live_through(&p);
     sim_settle(p.s);
     sim_check(p.s);
     uint64_t hash = sim_hash(p.s);
+    total.faults += p.faults;
+    for (sim_op *op = sim_ops(p.s); op; op = op->next_all) {
+        total.acked += sim_sent(op) != NULL;
+    }
+    for (const sim_client *c = sim_clients(p.s); c; c = c->next) {
+        total.received += c->n_got;
+    }
     *failed = *sim_complaints(p.s) != 0;
     if (*failed && why) {
         *why = strdup(trace ? sim_trace_text(p.s) : sim_complaints(p.s));
@@ -534,6 +552,8 @@ int main(int argc, char **argv)
         failures += !run_checked(first + done);
         fflush(stdout);
     }
+    printf("random: %" PRIu64 " acked, %" PRIu64 " received, %" PRIu64 " faults\n", total.acked, total.received,
+           total.faults);
     printf("random: %" PRIu64 " seeds, %" PRIu64 " failed\n", done, failures);
     return failures != 0;
 }

@@ -1,6 +1,6 @@
 /* tests/sim/ask.c: the requests of a simulated client, and the ledger of them that check.c judges by. A request that is
- * kept is put again with the same client_msg_id, after an error that allows it and after every reconnect, until it has a
- * final answer; one that is not kept is lost with its connection. */
+ * kept is put again with the same client_msg_id, after an error that allows it and after every reconnect, until it has
+ * a final answer; one that is not kept is lost with its connection. */
 #include "tests/sim/impl.h"
 
 #include "edge/codec.h"
@@ -39,13 +39,13 @@ static bool ready(const sim_client *c)
 sim_op *sim_ask(sim_client *c, const Client__Request *request, bool keep)
 {
     sim_op *op = mesh_alloc(sizeof *op);
-    mesh_buf bytes = {0};
+    mesh_buf bytes = { 0 };
     ProtobufCMessage *copy = NULL;
     mesh_wire_pack(request, &bytes);
     mesh_err err = mesh_wire_unpack(&client__request__descriptor, mesh_buf_slice(&bytes), c->arena, &copy);
     assert(!err);
     mesh_buf_fini(&bytes);
-    *op = (sim_op){.by = c, .request = (Client__Request *)copy, .keep = keep, .asked = sim_now(c->s)};
+    *op = (sim_op){ .by = c, .request = (Client__Request *)copy, .keep = keep, .asked = sim_now(c->s) };
     *c->ops_end = op;
     c->ops_end = &op->next;
     *c->s->ops_end = op;
@@ -143,7 +143,7 @@ void sim_op_answer(sim_client *c, const Client__Event *e)
         }
         return;
     }
-    mesh_buf bytes = {0};
+    mesh_buf bytes = { 0 };
     ProtobufCMessage *copy = NULL;
     mesh_wire_pack(e, &bytes);
     mesh_err err = mesh_wire_unpack(&client__event__descriptor, mesh_buf_slice(&bytes), c->arena, &copy);
@@ -320,12 +320,23 @@ sim_op *sim_members(sim_client *c, const char *chat)
     return sim_ask(c, &request, false);
 }
 
-sim_op *sim_chats(sim_client *c)
+sim_op *sim_chats(sim_client *c, uint64_t before)
 {
     Client__Chats chats = CLIENT__CHATS__INIT;
     Client__Request request = CLIENT__REQUEST__INIT;
-    chats.limit = 100;
+    chats.limit = before ? 10 : 3;
+    chats.before = before;
     request.body_case = CLIENT__REQUEST__BODY_CHATS;
     request.chats = &chats;
     return sim_ask(c, &request, false);
+}
+
+sim_op *sim_profile(sim_client *c, const char *name)
+{
+    Client__Profile profile = CLIENT__PROFILE__INIT;
+    Client__Request request = CLIENT__REQUEST__INIT;
+    profile.name = (char *)name;
+    request.body_case = CLIENT__REQUEST__BODY_PROFILE;
+    request.profile = &profile;
+    return sim_ask(c, &request, true);
 }

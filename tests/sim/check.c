@@ -1,5 +1,5 @@
-/* tests/sim/check.c: the promises, judged from outside after the dust has settled. What was asked is in the ledger of the
- * clients, what was told is in their hands, and what is there is read by fresh clients (check_read.c). */
+/* tests/sim/check.c: the promises, judged from outside after the dust has settled. What was asked is in the ledger of
+ * the clients, what was told is in their hands, and what is there is read by fresh clients (check_read.c). */
 #include "tests/sim/check.h"
 
 #include "mesh/id.h"
@@ -9,7 +9,8 @@
 #include <string.h>
 
 #define LIVE_MS 30000
-#define QUIET_MS 25000 /* the longest pause before a parcel is sent again, two rounds of heads, and some */
+#define QUIET_MS 15000 /* the longest pause before a parcel is sent again, and some */
+#define LAST_MS 11000  /* two rounds of heads: a lost last entry is healed by then */
 
 /* ---- settling ---- */
 
@@ -36,6 +37,52 @@ static const sim_op *not_answered(sim *s)
 static bool settled(sim *s)
 {
     return !not_live(s) && !not_answered(s);
+}
+
+/* A node's metric by name; 0 when it has none of that name. */
+static unsigned long long metric(sim *s, mesh_stats *stats, const char *node, const char *name)
+{
+    s->events.size = 0;
+    mesh_stats_print(stats, node, &s->events);
+    *mesh_buf_grow(&s->events, 1) = 0;
+    for (const char *at = (const char *)s->events.data; (at = strstr(at, name)) != NULL; at++) {
+        const char *line = at == (const char *)s->events.data ? at : at - 1;
+        if (at == line || *line == '\n') {
+            return strtoull(at + strcspn(at, " \n"), NULL, 10);
+        }
+    }
+    return 0;
+}
+
+static unsigned long long left_at(sim_node *n)
+{
+    if (n->store) {
+        return metric(n->s, store_core_stats(n->store), n->name, "parley_store_outbox_items");
+    }
+    return n->router ? metric(n->s, router_core_stats(n->router), n->name, "parley_router_inflight") : 0;
+}
+
+static bool same_cursors(sim *s)
+{
+    for (const sim_client *c = s->clients; c; c = c->next) {
+        for (const sim_client *other = c->next; other; other = other->next) {
+            if (strcmp(c->user, other->user) == 0 && !c->replaced && !other->replaced && c->cursor != other->cursor) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* Nothing is owed, nothing waits for an answer, and the devices of each user are in step. */
+static bool quiet(sim *s)
+{
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        if (left_at(&s->nodes[i])) {
+            return false;
+        }
+    }
+    return same_cursors(s);
 }
 
 static void heal_everything(sim *s)
@@ -83,7 +130,16 @@ void sim_settle(sim *s)
                          (int)op->request->body_case, op->tries, op->code);
         }
     }
-    sim_run(s, QUIET_MS);
+    mesh_ms end = sim_now(s) + QUIET_MS;
+    while (!quiet(s) && sim_now(s) < end) {
+        sim_run(s, 250);
+    }
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        if (left_at(&s->nodes[i])) {
+            sim_complain(s, "%s still has something to deliver or to answer", s->nodes[i].name);
+        }
+    }
+    sim_run(s, LAST_MS);
     if (!settled(s)) {
         const sim_client *c = not_live(s);
         sim_complain(s, "somebody is not live any more though nothing happens: %s", c ? c->name : "");
@@ -245,8 +301,8 @@ static void check_device(check *k, const sim_client *c)
         const Client__Message *m = all->got[i].message;
         const sim_got *got = sim_find(c, m->chat, m->seq);
         if (!got || got->inbox_seq != i + 1) {
-            sim_complain(k->s, "%s %s inbox entry %zu, %s %" PRIu64, c->name, got ? "has elsewhere" : "never got", i + 1,
-                         m->chat, m->seq);
+            sim_complain(k->s, "%s %s inbox entry %zu, %s %" PRIu64, c->name, got ? "has elsewhere" : "never got",
+                         i + 1, m->chat, m->seq);
         }
     }
     for (size_t g = 0; g < c->n_got; g++) {
@@ -315,12 +371,14 @@ static void check_ledger(check *k)
 static void check_marker(check *k, const check_chat *chat, const Client__Member *member)
 {
     if (member->read_seq > chat->n) {
-        sim_complain(k->s, "%s has read %s up to %" PRIu64 " of %zu", member->user, chat->id, member->read_seq, chat->n);
+        sim_complain(k->s, "%s has read %s up to %" PRIu64 " of %zu", member->user, chat->id, member->read_seq,
+                     chat->n);
     }
     for (const sim_op *op = k->s->ops; op; op = op->next_all) {
         const Client__Request *r = op->request;
-        if (r->body_case == CLIENT__REQUEST__BODY_READ && op->state == OP_DONE && strcmp(r->read->chat, chat->id) == 0 &&
-            strcmp(op->by->user, member->user) == 0 && r->read->seq > member->read_seq) {
+        if (r->body_case == CLIENT__REQUEST__BODY_READ && op->state == OP_DONE &&
+            strcmp(r->read->chat, chat->id) == 0 && strcmp(op->by->user, member->user) == 0 &&
+            r->read->seq > member->read_seq) {
             sim_complain(k->s, "%s read %s up to %" PRIu64 ", the marker is at %" PRIu64, member->user, chat->id,
                          r->read->seq, member->read_seq);
         }
@@ -353,51 +411,105 @@ static void check_members(check *k, const check_chat *chat)
     }
 }
 
-/* A node's metric by name; 0 when it has none of that name. */
-static unsigned long long metric(sim *s, mesh_stats *stats, const char *node, const char *name)
+/* Countable entries this user has not seen: after the read marker, their own last word, and the last time they came in.
+ */
+static uint64_t unread(const check *k, const check_chat *chat, size_t u, uint64_t read_seq)
 {
-    s->events.size = 0;
-    mesh_stats_print(stats, node, &s->events);
-    *mesh_buf_grow(&s->events, 1) = 0;
-    for (const char *at = (const char *)s->events.data; (at = strstr(at, name)) != NULL; at++) {
-        const char *line = at == (const char *)s->events.data ? at : at - 1;
-        if (at == line || *line == '\n') {
-            return strtoull(at + strcspn(at, " \n"), NULL, 10);
+    const char *user = k->users[u];
+    uint64_t seen = read_seq ? chat->entries[read_seq - 1]->count : 0, last = 0;
+    for (size_t i = 0; i < chat->n; i++) {
+        const Client__Message *m = chat->entries[i];
+        if (!chat->entitled[u][i]) {
+            continue;
         }
+        bool came = m->kind == CLIENT__ENTRY_KIND__ENTRY_KIND_ADDED && named(m, user);
+        if (m->count > seen && (came || strcmp(m->sender, user) == 0)) {
+            seen = m->count;
+        }
+        last = m->count;
     }
-    return 0;
+    return last > seen ? last - seen : 0;
 }
 
-/* Nothing is owed and nothing waits for an answer any more. */
-static void check_quiet(sim *s)
+static void check_summary(check *k, size_t u, const Client__Summary *sum)
 {
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        sim_node *n = &s->nodes[i];
-        unsigned long long left = 0;
-        if (n->store) {
-            left = metric(s, store_core_stats(n->store), n->name, "parley_store_outbox_items");
-        } else if (n->router) {
-            left = metric(s, router_core_stats(n->router), n->name, "parley_router_inflight");
+    const check_chat *chat = sim_check_chat(k, sum->chat);
+    const char *name = "";
+    size_t last = 0, members = 0;
+    if (!chat) {
+        sim_complain(k->s, "%s lists %s, has nothing of it", k->users[u], sum->chat);
+        return;
+    }
+    for (size_t i = 0; i < chat->n; i++) {
+        last = chat->entitled[u][i] ? i + 1 : last;
+    }
+    for (size_t i = 0; i < last; i++) {
+        const Client__Message *m = chat->entries[i];
+        bool names =
+            m->kind == CLIENT__ENTRY_KIND__ENTRY_KIND_CREATED || m->kind == CLIENT__ENTRY_KIND__ENTRY_KIND_RENAMED;
+        name = names ? m->name : name;
+    }
+    for (size_t i = 0; i < k->n_users; i++) {
+        members += chat->member[i];
+    }
+    bool in = sum->role != CLIENT__ROLE__ROLE_NONE;
+    if (!sum->last || sum->last->seq != last || in != chat->member[u] || strcmp(sum->name, name) != 0 ||
+        sum->member_count != (in ? members : 0) || sum->read_seq > last) {
+        sim_complain(k->s, "%s lists %s '%s' with %u members, last %" PRIu64 "; it is '%s', %zu, %zu", k->users[u],
+                     chat->id, sum->name, sum->member_count, sum->last ? sum->last->seq : 0, name, members, last);
+    } else if (sum->unread != unread(k, chat, u, sum->read_seq)) {
+        sim_complain(k->s, "%s has %" PRIu64 " unread in %s, not %" PRIu64, k->users[u], sum->unread, chat->id,
+                     unread(k, chat, u, sum->read_seq));
+    }
+}
+
+static void check_list(check *k, size_t u)
+{
+    size_t listed = 0, known = 0;
+    for (uint64_t before = 0;;) {
+        sim_op *op = sim_chats(k->reader[u], before);
+        if (!SIM_WAIT(k->s, 10000, op->state != OP_WAITING) || op->state != OP_DONE) {
+            sim_complain(k->s, "%s cannot list chats: %u", k->users[u], op->code);
+            return;
         }
-        if (left) {
-            sim_complain(s, "%s still has %llu %s", n->name, left, n->store ? "entries to deliver" : "open requests");
+        const Client__ChatList *list = op->answer->chats;
+        for (size_t i = 0; i < list->n_chats; i++) {
+            uint64_t at = list->chats[i]->inbox_seq;
+            if (before && at >= before) {
+                sim_complain(k->s, "%s lists chats out of order", k->users[u]);
+            }
+            before = at;
+            check_summary(k, u, list->chats[i]);
+            listed++;
         }
+        if (!list->has_more || !list->n_chats) {
+            break;
+        }
+    }
+    for (size_t i = 0; i < k->n_chats; i++) {
+        bool any = false;
+        for (size_t e = 0; e < k->chats[i].n; e++) {
+            any = any || k->chats[i].entitled[u][e];
+        }
+        known += any;
+    }
+    if (listed != known) {
+        sim_complain(k->s, "%s lists %zu chats of %zu", k->users[u], listed, known);
     }
 }
 
 void sim_check(sim *s)
 {
-    check k = {.s = s};
-    check_quiet(s);
+    check k = { .s = s };
     if (sim_check_read(&k)) {
         for (size_t i = 0; i < k.n_chats; i++) {
             check_chat *chat = &k.chats[i];
             for (const sim_op *op = s->ops; op; op = op->next_all) {
                 const Client__Request *r = op->request;
                 chat->from_join =
-                    chat->from_join || (r->body_case == CLIENT__REQUEST__BODY_CHAT_CREATE &&
-                                        strcmp(sim_chat(op), chat->id) == 0 &&
-                                        r->chat_create->history == CLIENT__HISTORY_RULE__HISTORY_RULE_FROM_JOIN);
+                    chat->from_join ||
+                    (r->body_case == CLIENT__REQUEST__BODY_CHAT_CREATE && strcmp(sim_chat(op), chat->id) == 0 &&
+                     r->chat_create->history == CLIENT__HISTORY_RULE__HISTORY_RULE_FROM_JOIN);
             }
             check_order(&k, chat);
             for (size_t u = 0; u < k.n_users; u++) {
@@ -410,6 +522,7 @@ void sim_check(sim *s)
         }
         for (size_t u = 0; u < k.n_users; u++) {
             check_inbox(&k, u);
+            check_list(&k, u);
         }
         for (const sim_client *c = s->clients; c; c = c->next) {
             check_device(&k, c);

@@ -1,5 +1,5 @@
-/* tests/sim/check.h: what the checker has found out from outside: each user's whole inbox, each user's view of each chat's
- * history, and the chats put together from these. */
+/* tests/sim/check.h: what the checker has found out from outside: each user's whole inbox, each user's view of each
+ * chat's history, and the chats put together from these. */
 #ifndef TESTS_SIM_CHECK_H
 #define TESTS_SIM_CHECK_H
 

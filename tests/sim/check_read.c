@@ -1,5 +1,5 @@
-/* tests/sim/check_read.c: find out what the mesh holds, the way any client could: a fresh device for every user reads the
- * whole inbox, then the whole history of every chat it heard of. */
+/* tests/sim/check_read.c: find out what the mesh holds, the way any client could: a fresh device for every user reads
+ * the whole inbox, then the whole history of every chat it heard of. */
 #include "tests/sim/check.h"
 
 #include <assert.h>
@@ -114,7 +114,7 @@ static check_chat *add_chat(check *k, const char *id)
     }
     k->chats = mesh_realloc(k->chats, (k->n_chats + 1) * sizeof *k->chats);
     check_chat *chat = &k->chats[k->n_chats++];
-    *chat = (check_chat){0};
+    *chat = (check_chat){ 0 };
     snprintf(chat->id, sizeof chat->id, "%s", id);
     return chat;
 }
@@ -129,7 +129,7 @@ static bool read_history(check *k, check_chat *chat, size_t user)
 {
     chat->views = mesh_realloc(chat->views, (chat->n_views + 1) * sizeof *chat->views);
     check_view *view = &chat->views[chat->n_views++];
-    *view = (check_view){.user = user};
+    *view = (check_view){ .user = user };
     sim_client *c = k->reader[user];
     for (uint64_t after = 0;;) {
         unsigned limit = 1 + (unsigned)sim_random(k->s, 200);
@@ -165,7 +165,7 @@ static bool same_entry(const Client__Message *a, const Client__Message *b)
 {
     Client__Message x = *a, y = *b;
     x.inbox_seq = y.inbox_seq = x.era = y.era = 0;
-    mesh_buf p = {0}, q = {0};
+    mesh_buf p = { 0 }, q = { 0 };
     mesh_wire_pack(&x, &p);
     mesh_wire_pack(&y, &q);
     bool same = p.size == q.size && memcmp(p.data, q.data, p.size) == 0;

@@ -48,7 +48,7 @@ typedef struct sim_node {
 #define SIM_READER "reader" /* a device of every user, the checker's */
 #define SIM_TOKEN_KEY "a key for tests only, 32 bytes or more"
 
-typedef enum sim_input_kind { IN_FRAME, IN_UP, IN_DOWN, IN_OPEN, IN_BYTES, IN_CLOSED } sim_input_kind;
+typedef enum sim_input_kind { IN_FRAME, IN_UP, IN_DOWN, IN_OPEN, IN_BYTES, IN_CLOSED, IN_WRITABLE } sim_input_kind;
 typedef struct sim_input {
     struct sim_input *next;
     sim_input_kind kind;
@@ -80,7 +80,10 @@ typedef struct sim_socket { /* one WebSocket */
     uint64_t edge_boot;
     edge_session_id session;
     edge_codec_kind codec;
-    bool opened; /* the edge's core has it */
+    bool opened;          /* the edge's core has it */
+    sim_us stalled_until; /* the client does not read */
+    bool blocked;         /* has something to write that does not go */
+    mesh_buf part;        /* of a message that left in pieces */
     sim_pipe up, down;
     struct sim_socket *next;
 } sim_socket;
@@ -147,7 +150,7 @@ sim_input *sim_node_input(sim_node *n, sim_input_kind kind); /* appended; a turn
 void sim_node_wake(sim_node *n, sim_us at);
 void sim_node_boot(sim_node *n);
 void sim_node_die(sim_node *n);
-void sim_nodes_fini(sim *s);
+void sim_node_plan_sync(sim_node *n); /* a store's, when there is something to sync */
 
 /* net.c */
 void sim_net_init(sim *s);
@@ -170,7 +173,7 @@ void sim_socket_flush(sim_node *edge, mesh_time now);                /* and out 
 void sim_client_event(sim_client *c, mesh_slice bytes);
 void sim_client_cut(sim_client *c, uint16_t code); /* the connection is gone */
 void sim_clients_fini(sim *s);
-void sim_op_issue_all(sim_client *c);              /* after welcome */
+void sim_op_issue_all(sim_client *c); /* after welcome */
 void sim_op_answer(sim_client *c, const Client__Event *event);
 void sim_op_disconnected(sim_client *c);
 void sim_client_put(sim_client *c, const Client__Request *request);

@@ -1,10 +1,10 @@
 /* tests/sim/net.c: the links between nodes, as mesh/link.h promises them and no better.
  *
- * A link has a dialer and a listener, each with its own opinion of whether it is up. The dialer tries: a try opens a new
- * span with a hello; the listener is up when it has that hello and answers with its own; the dialer is up when it has the
- * answer. Frames carry their span and count only within it. A cut holds frames back, as TCP does; when it heals before
- * anybody has given up, they go on late and in order. A side that hears nothing (its peer dead, paused, cut off, or down
- * itself) is down after a while of at most LINK_DEAD_MS, and then what it had queued is lost. */
+ * A link has a dialer and a listener, each with its own opinion of whether it is up. The dialer tries: a try opens a
+ * new span with a hello; the listener is up when it has that hello and answers with its own; the dialer is up when it
+ * has the answer. Frames carry their span and count only within it. A cut holds frames back, as TCP does; when it heals
+ * before anybody has given up, they go on late and in order. A side that hears nothing (its peer dead, paused, cut off,
+ * or down itself) is down after a while of at most LINK_DEAD_MS, and then what it had queued is lost. */
 #include "tests/sim/impl.h"
 
 #include "mesh/link.h"
@@ -52,7 +52,7 @@ static void go_up(sim_link *l, int i, uint64_t span, uint64_t boot)
     if (side->up) { /* reborn on the other side: what was there is over */
         sim_node_input(n, IN_DOWN)->peer = l->end[!i]->self;
     }
-    *side = (sim_side){.up = true, .span = span, .tag = side->tag + 1};
+    *side = (sim_side){ .up = true, .span = span, .tag = side->tag + 1 };
     sim_input *in = sim_node_input(n, IN_UP);
     in->peer = l->end[!i]->self;
     in->boot = boot;
@@ -92,7 +92,7 @@ static void deliver(sim *s, void *arg, uint64_t d)
                 sim_input *in = sim_node_input(to, IN_FRAME);
                 in->peer = from->self;
                 in->bytes = item->bytes;
-                item->bytes = (mesh_buf){0};
+                item->bytes = (mesh_buf){ 0 };
             }
         } else if (d == 0) {
             go_up(l, 1, item->span, item->boot);
@@ -194,7 +194,7 @@ void sim_net_send(sim_node *from, mesh_peer to, mesh_buf *frame)
         sim_item *item = sim_pipe_put(s, &l->pipe[d], DATA, sim_latency(s), deliver, l, (uint64_t)d);
         item->span = l->side[d].span;
         item->bytes = *frame;
-        *frame = (mesh_buf){0};
+        *frame = (mesh_buf){ 0 };
         return;
     }
     mesh_buf_fini(frame);
@@ -224,7 +224,7 @@ void sim_net_died(sim_node *n)
             if (l->end[e] != n) {
                 continue;
             }
-            l->side[e] = (sim_side){.tag = l->side[e].tag + 1};
+            l->side[e] = (sim_side){ .tag = l->side[e].tag + 1 };
             if (e == 0) {
                 l->trying = false;
                 l->try_tag++;

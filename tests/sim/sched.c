@@ -52,8 +52,7 @@ void sim_at(sim *s, sim_us at, sim_fn *fn, void *arg, uint64_t tag)
         s->heap = mesh_realloc(s->heap, s->heap_cap * sizeof *s->heap);
     }
     uint64_t tie = (mesh_rand_next(&s->rand) << 32) | (s->ties++ & UINT32_MAX);
-    s->heap[s->n_heap] =
-        (sim_event){.at = at > s->now ? at : s->now, .tie = tie, .fn = fn, .arg = arg, .tag = tag};
+    s->heap[s->n_heap] = (sim_event){ .at = at > s->now ? at : s->now, .tie = tie, .fn = fn, .arg = arg, .tag = tag };
     sift_up(s->heap, s->n_heap++);
 }
 
@@ -85,7 +84,7 @@ mesh_ms sim_now(const sim *s)
 
 mesh_time sim_time(const sim *s)
 {
-    return (mesh_time){.mono = sim_now(s), .wall = SIM_WALL_MS + sim_now(s) - SIM_EPOCH_MS};
+    return (mesh_time){ .mono = sim_now(s), .wall = SIM_WALL_MS + sim_now(s) - SIM_EPOCH_MS };
 }
 
 uint64_t sim_random(sim *s, uint64_t below)
@@ -184,7 +183,7 @@ const char *sim_complaints(const sim *s)
 
 void sim_pipe_init(sim_pipe *p)
 {
-    *p = (sim_pipe){0};
+    *p = (sim_pipe){ 0 };
     p->end = &p->first;
 }
 
@@ -217,7 +216,7 @@ void sim_pipe_lose_tail(sim *s, sim_pipe *p)
     for (size_t i = 0; i < keep; i++) {
         end = &(*end)->next;
     }
-    sim_pipe rest = {.first = *end};
+    sim_pipe rest = { .first = *end };
     *end = NULL;
     p->end = end;
     sim_pipe_clear(&rest);

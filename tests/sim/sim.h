@@ -1,11 +1,12 @@
 /* tests/sim/sim.h: a whole mesh in one thread on a fake clock, network and disk, from a seed.
  *
- * The cores are the shipped ones (edge, router, store with its consensus); only the shells are replaced. Time moves from
- * event to event, so a minute costs milliseconds; every random choice (latency, fsync time, order of what happens at the
- * same moment, what a crash loses) comes from one seed, so a run repeats. Frames between nodes are real bytes.
+ * The cores are the shipped ones (edge, router, store with its consensus); only the shells are replaced. Time moves
+ * from event to event, so a minute costs milliseconds; every random choice (latency, fsync time, order of what happens
+ * at the same moment, what a crash loses) comes from one seed, so a run repeats. Frames between nodes are real bytes.
  *
- * The network keeps what mesh/link.h promises and nothing more: per directed pair first in, first out; a cut holds frames
- * back and they go on when it heals in time; silence for LINK_DEAD_MS is `down`, and what was queued then is lost.
+ * The network keeps what mesh/link.h promises and nothing more: per directed pair first in, first out; a cut holds
+ * frames back and they go on when it heals in time; silence for LINK_DEAD_MS is `down`, and what was queued then is
+ * lost.
  *
  *   sim *s = sim_new((sim_conf){.edges = 2, .routers = 1, .seed = 7});
  *   sim_client *ann = sim_client_new(s, "ann", "phone");
@@ -38,17 +39,18 @@ typedef struct sim_conf {
     bool trace;      /* keep the readable trace (it costs; the hash is always there) */
     bool echo;       /* and print it as it comes */
     bool warm_later; /* do not wait for the ring in sim_new */
+    bool no_readers; /* no device of the checker's that keeps inboxes from being trimmed: sim_check cannot be used */
 } sim_conf;
 
 /* ---- the mesh ---- */
 sim *sim_new(sim_conf conf); /* all nodes started; returns when every edge has a ring with every router */
 void sim_destroy(sim **s_p);
-mesh_ms sim_now(const sim *s);      /* monotonic ms; starts at SIM_EPOCH_MS */
+mesh_ms sim_now(const sim *s); /* monotonic ms; starts at SIM_EPOCH_MS */
 uint64_t sim_random(sim *s, uint64_t below);
 void sim_run(sim *s, mesh_ms ms);
 bool sim_step(sim *s, mesh_ms until); /* one event, if it is due by then; false: none, and the clock stands at until */
-uint64_t sim_hash(const sim *s);    /* of everything that happened: two runs of one seed have the same */
-const char *sim_trace_text(sim *s); /* borrowed until the next event */
+uint64_t sim_hash(const sim *s);      /* of everything that happened: two runs of one seed have the same */
+const char *sim_trace_text(sim *s);   /* borrowed until the next event */
 void sim_trace(sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A promise was broken. Kept, up to a limit; sim_complaints is empty when all is well. */
 void sim_complain(sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -64,8 +66,8 @@ const char *sim_complaints(const sim *s);
     })
 
 /* ---- faults; nodes by name ---- */
-void sim_kill(sim *s, const char *node);   /* kill -9: a store also loses a random part of what was not synced */
-void sim_start(sim *s, const char *node);  /* again, with a new boot, on the same disk */
+void sim_kill(sim *s, const char *node);  /* kill -9: a store also loses a random part of what was not synced */
+void sim_start(sim *s, const char *node); /* again, with a new boot, on the same disk */
 bool sim_alive(sim *s, const char *node);
 void sim_pause(sim *s, const char *node, mesh_ms ms); /* the process gets no turn for so long */
 void sim_cut(sim *s, const char *a, const char *b);   /* both ways */
@@ -77,20 +79,20 @@ bool sim_linked(sim *s, const char *a, const char *b); /* up on both sides */
  * never does, to make what only a fault elsewhere could cause. sim_lose_none ends it. */
 void sim_lose(sim *s, const char *node, const char *from, int kind, unsigned n);
 void sim_lose_none(sim *s);
-void sim_net_slow(sim *s, unsigned times);   /* latencies are so many times longer; 1 = normal */
-void sim_disk_slow(sim *s, unsigned times);  /* each sync takes so many times longer; 1 = normal */
-void sim_disk_fill(sim *s);                  /* the next write fails with MESH_NO_SPACE, and opening too ... */
-void sim_disk_free(sim *s);                  /* ... until there is space again */
-void sim_disk_hold(sim *s, bool hold);       /* nothing becomes durable while held */
-void sim_space(sim *s, bool enough);         /* the watermark, as the shell judges it */
-void sim_drain(sim *s, const char *node);    /* SIGTERM of an edge or a router: goes when it is quiet */
+void sim_net_slow(sim *s, unsigned times);  /* latencies are so many times longer; 1 = normal */
+void sim_disk_slow(sim *s, unsigned times); /* each sync takes so many times longer; 1 = normal */
+void sim_disk_fill(sim *s);                 /* the next write fails with MESH_NO_SPACE, and opening too ... */
+void sim_disk_free(sim *s);                 /* ... until there is space again */
+void sim_disk_hold(sim *s, bool hold);      /* nothing becomes durable while held */
+void sim_space(sim *s, bool enough);        /* the watermark, as the shell judges it */
+void sim_drain(sim *s, const char *node);   /* SIGTERM of an edge or a router: goes when it is quiet */
 
-edge_core *sim_edge(sim *s, const char *node);     /* NULL when dead */
+edge_core *sim_edge(sim *s, const char *node); /* NULL when dead */
 router_core *sim_router(sim *s, const char *node);
 store_core *sim_store(sim *s);
-uint64_t sim_epoch(sim *s, const char *edge);      /* of the ring this edge acts on; 0 when dead */
+uint64_t sim_epoch(sim *s, const char *edge); /* of the ring this edge acts on; 0 when dead */
 bool sim_ring_has(sim *s, const char *edge, const char *router);
-const char *sim_owner(sim *s, const char *qid);    /* router that owns this id by the newest ring of any edge, or NULL */
+const char *sim_owner(sim *s, const char *qid); /* router that owns this id by the newest ring of any edge, or NULL */
 
 /* ---- clients ---- */
 typedef enum sim_op_state {
@@ -106,13 +108,13 @@ typedef struct sim_op {
     Client__Request *request; /* as first given; borrowed */
     uint64_t id;              /* of the last try */
     unsigned tries;
-    bool keep;                /* try again until there is a final answer */
+    bool keep; /* try again until there is a final answer */
     sim_op_state state;
-    uint32_t code;            /* last error */
+    uint32_t code; /* last error */
     mesh_ms asked, answered;
-    Client__Event *answer;    /* the last answer, NULL before; borrowed */
-    struct sim_op *next;      /* of this client, in order */
-    struct sim_op *next_all;  /* of all clients, in order */
+    Client__Event *answer;   /* the last answer, NULL before; borrowed */
+    struct sim_op *next;     /* of this client, in order */
+    struct sim_op *next_all; /* of all clients, in order */
 } sim_op;
 
 typedef struct sim_got { /* one inbox entry as received */
@@ -131,18 +133,18 @@ struct sim_client { /* for tests to look at; changed through the functions below
     sim_client_state state;
     char edge[MESH_NODE_NAME_MAX + 1]; /* connected to, or last connected to */
     /* settings */
-    bool sticky;        /* reconnect to the same edge only; otherwise to any that lives */
-    bool stay_away;     /* do not reconnect */
-    bool mute;          /* does not ack */
-    mesh_ms ack_ms;     /* acks after up to so long; 0 = at once */
-    bool resync_fine;   /* a resync in answer to a cursor is no broken promise */
+    bool sticky;      /* reconnect to the same edge only; otherwise to any that lives */
+    bool stay_away;   /* do not reconnect */
+    bool mute;        /* does not ack */
+    mesh_ms ack_ms;   /* acks after up to so long; 0 = at once */
+    bool resync_fine; /* a resync in answer to a cursor is no broken promise */
     /* what it knows */
     bool has_cursor;
     uint64_t era, cursor; /* received and kept up to here */
     uint64_t acked;
-    uint64_t first;       /* inbox_seq of its first resync: nothing before is owed to this device */
+    uint64_t first; /* inbox_seq of its first resync: nothing before is owed to this device */
     unsigned resyncs, hellos, lives, replaced, reconnects;
-    uint16_t close_code;  /* of the last close by the server */
+    uint16_t close_code; /* of the last close by the server */
     sim_got *got;
     size_t n_got;
     Client__Resync *resync; /* the last one; borrowed */
@@ -161,15 +163,17 @@ struct sim_client { /* for tests to look at; changed through the functions below
 };
 
 sim_client *sim_client_new(sim *s, const char *user, const char *device); /* offline */
-sim_client *sim_clients(sim *s);                       /* first; go on with ->next */
-void sim_hello(sim_client *c, const char *edge);       /* connect (NULL: to any) and stay connected */
-void sim_bye(sim_client *c);                           /* close, and stay offline */
-void sim_vanish(sim_client *c);                        /* gone without a close: the edge does not know */
-void sim_forget(sim_client *c, uint64_t back);         /* its disk lost the last `back` entries it had */
-void sim_mute(sim_client *c, bool mute);               /* does not ack until told to */
+sim_client *sim_clients(sim *s);                                          /* first; go on with ->next */
+void sim_hello(sim_client *c, const char *edge); /* connect (NULL: to any) and stay connected */
+void sim_bye(sim_client *c);                     /* close, and stay offline */
+void sim_vanish(sim_client *c);                  /* gone without a close: the edge does not know */
+void sim_forget(sim_client *c, uint64_t back);   /* its disk lost the last `back` entries it had */
+void sim_mute(sim_client *c, bool mute);         /* does not ack until told to */
+void sim_stall(sim_client *c, mesh_ms ms);       /* does not read from its socket for so long */
 bool sim_live(const sim_client *c);
 
-/* Requests. Those that change something are kept (tried again) until there is a final answer. All strings are copied. */
+/* Requests. Those that change something are kept (tried again) until there is a final answer. All strings are copied.
+ */
 sim_op *sim_send(sim_client *c, const char *to_user, const char *text);
 sim_op *sim_post(sim_client *c, const char *chat, const char *text);
 sim_op *sim_create(sim_client *c, const char *name, const char *members, bool from_join); /* members: space separated */
@@ -180,10 +184,11 @@ sim_op *sim_rename(sim_client *c, const char *chat, const char *name);
 sim_op *sim_read(sim_client *c, const char *chat, uint64_t seq);
 sim_op *sim_history(sim_client *c, const char *chat, uint64_t before, uint64_t after, bool from_start, unsigned limit);
 sim_op *sim_members(sim_client *c, const char *chat);
-sim_op *sim_chats(sim_client *c);
+sim_op *sim_chats(sim_client *c, uint64_t before);
+sim_op *sim_profile(sim_client *c, const char *name);
 sim_op *sim_ask(sim_client *c, const Client__Request *request, bool keep); /* anything; id is put in */
 sim_op *sim_again(sim_client *c, const sim_op *op); /* the same request, client_msg_id and all, as a new operation */
-sim_op *sim_ops(sim *s); /* the ledger: every operation, go on with ->next_all */
+sim_op *sim_ops(sim *s);                            /* the ledger: every operation, go on with ->next_all */
 
 const Client__Sent *sim_sent(const sim_op *op); /* of an op that is DONE with an ack, else NULL */
 const char *sim_chat(const sim_op *op);         /* its chat */
@@ -192,8 +197,9 @@ const sim_got *sim_find(const sim_client *c, const char *chat, uint64_t seq); /*
 const char *sim_saw(sim_client *c);
 
 /* ---- the end ---- */
-void sim_settle(sim *s); /* heal all, start all, everybody online, wait until all is delivered; complains if it never is */
-void sim_check(sim *s);  /* after sim_settle: every promise, from outside; complains */
+void sim_settle(
+    sim *s); /* heal all, start all, everybody online, wait until all is delivered; complains if it never is */
+void sim_check(sim *s); /* after sim_settle: every promise, from outside; complains */
 
 #define SIM_EPOCH_MS 1000000
 #define SIM_WALL_MS 1795305600000

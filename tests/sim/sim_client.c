@@ -1,10 +1,11 @@
 /* tests/sim/sim_client.c: a client that trusts nobody. It speaks the real codec, keeps every entry it is given, and
- * complains at once about what no client should ever see: a hole or a repeat in its inbox numbers, an entry whose content
- * differs from the same entry seen before, a resync it did not ask for, an answer to a question it did not put. */
+ * complains at once about what no client should ever see: a hole or a repeat in its inbox numbers, an entry whose
+ * content differs from the same entry seen before, a resync it did not ask for, an answer to a question it did not put.
+ */
 #include "tests/sim/impl.h"
 
-#include "edge/codec.h"
 #include "edge/close.h"
+#include "edge/codec.h"
 #include "mesh/fault.h"
 
 #include <assert.h>
@@ -80,7 +81,7 @@ static void make_reader(sim *s, const char *user)
 
 sim_client *sim_client_new(sim *s, const char *user, const char *device)
 {
-    if (strcmp(device, SIM_READER) != 0) {
+    if (strcmp(device, SIM_READER) != 0 && !s->conf.no_readers) {
         make_reader(s, user);
     }
     sim_client *c = mesh_alloc(sizeof *c);
@@ -122,7 +123,7 @@ void sim_clients_fini(sim *s)
 
 void sim_client_put(sim_client *c, const Client__Request *request)
 {
-    mesh_buf bytes = {0};
+    mesh_buf bytes = { 0 };
     edge_codec_put_request(c->codec, request, &bytes);
     sim_socket_say(c->socket, mesh_buf_slice(&bytes));
     mesh_buf_fini(&bytes);
@@ -133,7 +134,7 @@ static void say_hello(sim_client *c)
     Client__Cursor cursor = CLIENT__CURSOR__INIT;
     Client__Hello hello = CLIENT__HELLO__INIT;
     Client__Request request = CLIENT__REQUEST__INIT;
-    mesh_buf token = {0};
+    mesh_buf token = { 0 };
     put_token(c, &token);
     cursor.era = c->era;
     cursor.inbox_seq = c->cursor;
@@ -216,8 +217,8 @@ static bool has_rival(const sim_client *c)
     return false;
 }
 
-/* Its only rival can be a socket of its own that it let go of without a word, when both said hello at about the same
- * time or one of the edges was stuck. Then whoever holds the device says hello again. */
+/* Its only rival can be an earlier connection of its own that ended without a word, when both said hello at about the
+ * same time or a node was stuck with one of them. Then whoever holds the device says hello again. */
 static void replaced_by_nobody(sim_client *c)
 {
     if (!c->vanished_at || sim_now(c->s) - c->vanished_at > GHOST_MS) {
@@ -232,6 +233,9 @@ void sim_client_cut(sim_client *c, uint16_t code)
     sim_trace(c->s, "%s: closed by %s with %u", c->name, c->edge, code);
     offline(c);
     c->close_code = code;
+    if (code == 0) { /* the edge died: what it had asked for may still be on its way */
+        c->vanished_at = sim_now(c->s);
+    }
     if (code == EDGE_CLOSE_REPLACED && !has_rival(c)) {
         replaced_by_nobody(c);
         return;
@@ -352,14 +356,15 @@ static void keep(sim_client *c, const Client__Message *m)
         c->got_cap = c->got_cap ? c->got_cap * 2 : 64;
         c->got = mesh_realloc(c->got, c->got_cap * sizeof *c->got);
     }
-    mesh_buf bytes = {0};
+    mesh_buf bytes = { 0 };
     ProtobufCMessage *copy = NULL;
     mesh_wire_pack(m, &bytes);
     mesh_err err = mesh_wire_unpack(&client__message__descriptor, mesh_buf_slice(&bytes), c->arena, &copy);
     assert(!err);
     mesh_buf_fini(&bytes);
     c->got[c->n_got++] = (sim_got){
-        .era = m->era, .inbox_seq = m->inbox_seq, .at = sim_now(c->s), .message = (const Client__Message *)copy};
+        .era = m->era, .inbox_seq = m->inbox_seq, .at = sim_now(c->s), .message = (const Client__Message *)copy
+    };
 }
 
 const sim_got *sim_find(const sim_client *c, const char *chat, uint64_t seq)
@@ -374,7 +379,7 @@ const sim_got *sim_find(const sim_client *c, const char *chat, uint64_t seq)
 
 static bool same_bytes(const void *a, const void *b)
 {
-    mesh_buf x = {0}, y = {0};
+    mesh_buf x = { 0 }, y = { 0 };
     mesh_wire_pack(a, &x);
     mesh_wire_pack(b, &y);
     bool same = x.size == y.size && memcmp(x.data, y.data, x.size) == 0;
@@ -428,7 +433,7 @@ static void on_resync(sim_client *c, const Client__Resync *r)
     c->has_cursor = true;
     c->era = r->era;
     c->cursor = c->first = c->acked = r->inbox_seq;
-    mesh_buf bytes = {0};
+    mesh_buf bytes = { 0 };
     ProtobufCMessage *copy = NULL;
     mesh_wire_pack(r, &bytes);
     mesh_err err = mesh_wire_unpack(&client__resync__descriptor, mesh_buf_slice(&bytes), c->arena, &copy);

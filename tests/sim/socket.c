@@ -1,6 +1,6 @@
 /* tests/sim/socket.c: the WebSockets between clients and edges, and the edge's shell around them (what edge/ws.c does).
- * Messages arrive whole, in order, with latency. A dead edge closes its sockets a little later, and what was on its way is
- * partly lost. A socket that its client has let go of silently stays open at the edge. */
+ * Messages arrive whole, in order, with latency. A dead edge closes its sockets a little later, and what was on its way
+ * is partly lost. A socket that its client has let go of silently stays open at the edge. */
 #include "tests/sim/impl.h"
 
 #include <assert.h>
@@ -18,11 +18,12 @@ static void arrive_up(sim *s, void *arg, uint64_t tag)
         if (!k->edge->alive || k->edge->boot != k->edge_boot) {
             continue;
         }
-        sim_input *in =
-            sim_node_input(k->edge, item->kind == OPEN ? IN_OPEN : item->kind == BYTES ? IN_BYTES : IN_CLOSED);
+        sim_input *in = sim_node_input(k->edge, item->kind == OPEN    ? IN_OPEN
+                                                : item->kind == BYTES ? IN_BYTES
+                                                                      : IN_CLOSED);
         in->socket = k;
         in->bytes = item->bytes;
-        item->bytes = (mesh_buf){0};
+        item->bytes = (mesh_buf){ 0 };
     }
 }
 
@@ -48,8 +49,9 @@ sim_socket *sim_socket_open(sim_client *c, sim_node *edge)
 {
     sim *s = c->s;
     sim_socket *k = mesh_alloc(sizeof *k);
-    *k = (sim_socket){.s = s, .client = c, .edge = edge, 
-        .edge_boot = edge->boot, .codec = c->codec, .next = s->sockets};
+    *k = (sim_socket){
+        .s = s, .client = c, .edge = edge, .edge_boot = edge->boot, .codec = c->codec, .next = s->sockets
+    };
     s->sockets = k;
     sim_pipe_init(&k->up);
     sim_pipe_init(&k->down);
@@ -88,6 +90,7 @@ void sim_sockets_fini(sim *s)
         s->sockets = k->next;
         sim_pipe_clear(&k->up);
         sim_pipe_clear(&k->down);
+        mesh_buf_fini(&k->part);
         free(k);
     }
 }
@@ -100,6 +103,8 @@ static void close_down(sim_socket *k, uint16_t code)
     sim_item *item = sim_pipe_put(k->s, &k->down, CLOSE, sim_latency(k->s), arrive_down, k, 0);
     item->span = code;
 }
+
+static void write_one(sim_node *edge, sim_socket *k, mesh_time now);
 
 void sim_socket_input(sim_node *edge, sim_input *in, mesh_time now)
 {
@@ -123,6 +128,12 @@ void sim_socket_input(sim_node *edge, sim_input *in, mesh_time now)
             edge_core_closed(edge->edge, k->session, now, edge->out);
         }
         break;
+    case IN_WRITABLE:
+        if (k->opened && k->blocked && k->stalled_until <= edge->s->now) {
+            k->blocked = false;
+            write_one(edge, k, now);
+        }
+        break;
     default:
         assert(!"not a socket's input");
     }
@@ -138,6 +149,30 @@ static sim_socket *find(sim_node *edge, edge_session_id session)
     return NULL;
 }
 
+/* One write of the shell: all that is shown, or now and then only a piece of it. */
+static void write_one(sim_node *edge, sim_socket *k, mesh_time now)
+{
+    sim *s = edge->s;
+    uint16_t code = 0;
+    const char *reason = NULL;
+    mesh_slice bytes = edge_core_pending(edge->edge, k->session, &code, &reason);
+    size_t n = bytes.size > 1 && sim_random(s, 10) == 0 ? 1 + sim_random(s, bytes.size) : bytes.size;
+    if (n) {
+        mesh_buf_put(&k->part, bytes.data, n);
+        sim_mix(s, k->edge->self, n);
+        edge_core_wrote(edge->edge, k->session, n, now, edge->out);
+    }
+    if (n == bytes.size && k->part.size) {
+        sim_item *item = sim_pipe_put(s, &k->down, BYTES, sim_latency(s), arrive_down, k, 0);
+        item->bytes = k->part;
+        k->part = (mesh_buf){ 0 };
+    }
+    if (code && n == bytes.size) {
+        close_down(k, code);
+        edge_core_closed(edge->edge, k->session, now, edge->out);
+    }
+}
+
 void sim_socket_flush(sim_node *edge, mesh_time now)
 {
     sim *s = edge->s;
@@ -149,18 +184,30 @@ void sim_socket_flush(sim_node *edge, mesh_time now)
             sim_complain(s, "%s %s", edge->name, k ? "is ready for ever" : "is ready for a socket that is closed");
             return;
         }
-        uint16_t code = 0;
-        const char *reason = NULL;
-        mesh_slice bytes = edge_core_pending(edge->edge, id, &code, &reason);
-        if (bytes.size) {
-            sim_item *item = sim_pipe_put(s, &k->down, BYTES, sim_latency(s), arrive_down, k, 0);
-            mesh_buf_put(&item->bytes, bytes.data, bytes.size);
-            sim_mix(s, k->edge->self, bytes.size);
-            edge_core_wrote(edge->edge, id, bytes.size, now, edge->out);
+        if (k->stalled_until > s->now) {
+            k->blocked = true;
+        } else {
+            write_one(edge, k, now);
         }
-        if (code) {
-            close_down(k, code);
-            edge_core_closed(edge->edge, id, now, edge->out);
-        }
+    }
+}
+
+static void writable(sim *s, void *arg, uint64_t tag)
+{
+    sim_socket *k = arg;
+    (void)s;
+    (void)tag;
+    if (k->opened && k->edge->alive && k->edge->boot == k->edge_boot) {
+        sim_node_input(k->edge, IN_WRITABLE)->socket = k;
+    }
+}
+
+void sim_stall(sim_client *c, mesh_ms ms)
+{
+    sim *s = c->s;
+    if (c->socket) {
+        sim_trace(s, "%s: does not read for %lld ms", c->name, (long long)ms);
+        c->socket->stalled_until = s->now + ms * 1000;
+        sim_at(s, c->socket->stalled_until, writable, c->socket, 0);
     }
 }

@@ -1,5 +1,5 @@
-/* tests/story/story.h: what every story does first and last. A story ends with everything healed and the checker: each of
- * them also proves that nothing was lost, doubled or reordered. */
+/* tests/story/story.h: what every story does first and last. A story ends with everything healed and the checker: each
+ * of them also proves that nothing was lost, doubled or reordered. */
 #ifndef TESTS_STORY_STORY_H
 #define TESTS_STORY_STORY_H
 
@@ -21,7 +21,7 @@
 
 static inline sim *story_new(unsigned edges, unsigned routers, uint64_t seed)
 {
-    return sim_new((sim_conf){.edges = edges, .routers = routers, .seed = seed});
+    return sim_new((sim_conf){ .edges = edges, .routers = routers, .seed = seed });
 }
 
 /* A device, on this edge and live. */

@@ -133,10 +133,8 @@ STORY(router_drains)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(disk_full),
-        cmocka_unit_test(watermark_refuses_writes_and_reads_go_on),
-        cmocka_unit_test(slow_disk),
-        cmocka_unit_test(edge_drains),
+        cmocka_unit_test(disk_full),     cmocka_unit_test(watermark_refuses_writes_and_reads_go_on),
+        cmocka_unit_test(slow_disk),     cmocka_unit_test(edge_drains),
         cmocka_unit_test(router_drains),
     };
     return cmocka_run_group_tests_name("story disk", tests, NULL, NULL);

@@ -56,8 +56,8 @@ STORY(removed_member_sees_nothing_after)
     uint64_t secret_seq = story_acked(s, secret, 500)->seq;
     sim_hello(away, "edge2");
     WITHIN(s, 1000, sim_live(away) && away->n_got == 3 && bob->n_got == 3);
-    sim_op *asked[] = {sim_post(bob, g, "let me back"), sim_members(bob, g), sim_add(bob, g, "bob"),
-                       sim_history(bob, g, 0, 0, false, 50)};
+    sim_op *asked[] = { sim_post(bob, g, "let me back"), sim_members(bob, g), sim_add(bob, g, "bob"),
+                        sim_history(bob, g, 0, 0, false, 50) };
     WITHIN(s, 1000, asked[3]->state == OP_DONE);
     const Client__Page *p = asked[3]->answer->page;
     assert_int_equal(p->n_messages, 3);
@@ -66,7 +66,7 @@ STORY(removed_member_sees_nothing_after)
         WITHIN(s, 1000, asked[i]->state != OP_WAITING);
         assert_true(asked[i]->state == OP_REFUSED || i == 1);
     }
-    sim_op *list = sim_chats(bob);
+    sim_op *list = sim_chats(bob, 0);
     WITHIN(s, 500, list->state == OP_DONE);
     for (size_t i = 0; i < list->answer->chats->n_chats; i++) {
         assert_true(list->answer->chats->chats[i]->last->seq < secret_seq);
@@ -108,8 +108,8 @@ STORY(only_who_may_changes_a_group)
     sim_client *ann = story_person(s, "ann", "phone", "edge1");
     sim_client *bob = story_person(s, "bob", "phone", "edge1");
     const char *g = story_acked(s, sim_create(ann, "club", "bob cyd", false), 500)->chat;
-    sim_op *asked[] = {sim_remove(bob, g, "cyd"), sim_rename(bob, g, "mine"), sim_add(bob, g, "dan"),
-                       sim_remove(bob, g, "ann")};
+    sim_op *asked[] = { sim_remove(bob, g, "cyd"), sim_rename(bob, g, "mine"), sim_add(bob, g, "dan"),
+                        sim_remove(bob, g, "ann") };
     for (size_t i = 0; i < 4; i++) {
         WITHIN(s, 500, asked[i]->state == OP_REFUSED);
         assert_int_equal(asked[i]->code, FAULT_DENIED);

@@ -81,10 +81,14 @@ STORY(strangers_and_nothing_look_the_same)
     sim_client *eve = story_person(s, "eve", "phone", "edge1");
     sim_op *create = sim_create(ann, "ours", "bob", false);
     const char *chat = story_acked(s, create, 500)->chat;
-    sim_op *asked[] = {sim_post(eve, chat, "let me in"),           sim_post(eve, "g:nothing", "let me in"),
-                       sim_history(eve, chat, 0, 0, false, 10),    sim_history(eve, "g:nothing", 0, 0, false, 10),
-                       sim_members(eve, chat),                     sim_members(eve, "g:nothing"),
-                       sim_add(eve, chat, "eve"),                  sim_add(eve, "g:nothing", "eve")};
+    sim_op *asked[] = { sim_post(eve, chat, "let me in"),
+                        sim_post(eve, "g:nothing", "let me in"),
+                        sim_history(eve, chat, 0, 0, false, 10),
+                        sim_history(eve, "g:nothing", 0, 0, false, 10),
+                        sim_members(eve, chat),
+                        sim_members(eve, "g:nothing"),
+                        sim_add(eve, chat, "eve"),
+                        sim_add(eve, "g:nothing", "eve") };
     for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
         WITHIN(s, 500, asked[i]->state == OP_REFUSED);
         assert_int_equal(asked[i]->code, FAULT_NOT_FOUND);
@@ -116,7 +120,7 @@ STORY(chat_list_counts_what_is_unread)
         chat = story_acked(s, sim_send(ann, "bob", "hey"), 500)->chat;
     }
     WITHIN(s, 500, bob->n_got == 5);
-    sim_op *list = sim_chats(bob);
+    sim_op *list = sim_chats(bob, 0);
     WITHIN(s, 500, list->state == OP_DONE);
     assert_int_equal(list->answer->chats->n_chats, 1);
     const Client__Summary *sum = list->answer->chats->chats[0];
@@ -128,11 +132,11 @@ STORY(chat_list_counts_what_is_unread)
     WITHIN(s, 500, read->state == OP_DONE);
     sim_op *back = sim_read(bob, chat, 1); /* markers move forward only: this is done, and moves nothing */
     WITHIN(s, 500, back->state == OP_DONE);
-    list = sim_chats(bob);
+    list = sim_chats(bob, 0);
     WITHIN(s, 500, list->state == OP_DONE);
     assert_int_equal(list->answer->chats->chats[0]->unread, 2);
     assert_int_equal(list->answer->chats->chats[0]->read_seq, 3);
-    list = sim_chats(ann);
+    list = sim_chats(ann, 0);
     WITHIN(s, 500, list->state == OP_DONE);
     assert_int_equal(list->answer->chats->chats[0]->unread, 0);
     story_end(&s);
@@ -153,8 +157,8 @@ STORY(history_in_pages)
     sim_op *before = sim_history(ann, chat, 21, 0, false, 10);
     sim_op *after = sim_history(ann, chat, 0, 25, false, 10);
     sim_op *oldest = sim_history(ann, chat, 0, 0, true, 10);
-    WITHIN(s, 500, newest->state == OP_DONE && before->state == OP_DONE && after->state == OP_DONE &&
-                       oldest->state == OP_DONE);
+    WITHIN(s, 500,
+           newest->state == OP_DONE && before->state == OP_DONE && after->state == OP_DONE && oldest->state == OP_DONE);
     const Client__Page *p = newest->answer->page;
     assert_int_equal(p->n_messages, 10);
     assert_int_equal(p->messages[0]->seq, 21);
@@ -180,7 +184,7 @@ STORY(a_run_repeats_from_its_seed)
     uint64_t hash[2];
     char text[2][4000];
     for (int i = 0; i < 2; i++) {
-        sim *s = sim_new((sim_conf){.edges = 2, .routers = 2, .seed = 99, .trace = true});
+        sim *s = sim_new((sim_conf){ .edges = 2, .routers = 2, .seed = 99, .trace = true });
         sim_client *ann = story_person(s, "ann", "phone", NULL);
         sim_client *bob = story_person(s, "bob", "phone", NULL);
         sim_send(ann, "bob", "hi");

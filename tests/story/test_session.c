@@ -223,6 +223,85 @@ STORY(ack_beyond_what_was_sent_moves_nothing)
     story_end(&s);
 }
 
+/* The first socket is half open: nobody is there any more, but its edge keeps trying to attach it. */
+STORY(hello_that_waited_does_not_push_out_a_later_one)
+{
+    (void)state;
+    sim *s = story_new(2, 1, 22);
+    sim_client *ann = story_person(s, "ann", "phone", "edge2");
+    sim_client *bob = sim_client_new(s, "bob", "phone");
+    sim_run(s, 300);
+    sim_cut(s, "edge1", "router1");
+    WITHIN(s, 3000, !sim_linked(s, "edge1", "router1"));
+    sim_run(s, 2000);
+    sim_hello(bob, "edge1");
+    sim_run(s, 500);
+    sim_vanish(bob);
+    sim_hello(bob, "edge2");
+    WITHIN(s, 1000, sim_live(bob));
+    bob->vanished_at = 0; /* no excuse: it must not be replaced */
+    sim_heal(s, "edge1", "router1");
+    sim_run(s, 5000);
+    assert_true(sim_live(bob));
+    talk(s, ann, "bob", 1);
+    WITHIN(s, 500, bob->n_got == 1);
+    story_end(&s);
+}
+
+/* What every device has acked is trimmed. A device that lags keeps what it needs; a cursor from before that is told so.
+ */
+STORY(trimmed_inbox)
+{
+    (void)state;
+    sim *s = sim_new((sim_conf){ .edges = 2, .routers = 2, .seed = 24, .no_readers = true });
+    sim_client *ann = story_person(s, "ann", "phone", "edge1");
+    sim_client *bob = story_person(s, "bob", "phone", "edge1");
+    sim_client *lags = story_person(s, "bob", "laptop", "edge2");
+    talk(s, ann, "bob", 50);
+    WITHIN(s, 2000, lags->n_got == 50 && bob->n_got == 50);
+    sim_run(s, 200);
+    sim_bye(lags);
+    talk(s, ann, "bob", 450);
+    WITHIN(s, 5000, bob->n_got == 500);
+    sim_run(s, 200);
+    sim_hello(lags, "edge1");
+    WITHIN(s, 2000, sim_live(lags) && lags->n_got == 500);
+    assert_int_equal(lags->resyncs, 1);
+    sim_run(s, 500);
+    talk(s, ann, "bob", 10); /* now both have acked nearly all of it */
+    WITHIN(s, 2000, lags->n_got == 510 && bob->n_got == 510);
+    sim_client *old = sim_client_new(s, "bob", "tablet");
+    old->has_cursor = true;
+    old->era = bob->era;
+    old->resync_fine = true;
+    sim_hello(old, "edge2");
+    WITHIN(s, 2000, sim_live(old));
+    assert_int_equal(old->resyncs, 1);
+    assert_int_equal(old->n_got, 0);
+    assert_int_equal(old->cursor, 510);
+    sim_settle(s);
+    assert_string_equal(sim_complaints(s), "");
+    sim_destroy(&s);
+}
+
+STORY(heads_are_repeated_and_not_more_often)
+{
+    (void)state;
+    sim *s = sim_new((sim_conf){ .edges = 1, .routers = 1, .seed = 23, .trace = true });
+    story_person(s, "ann", "phone", "edge1");
+    sim_run(s, 100); /* the reader has left */
+    const char *text = sim_trace_text(s);
+    size_t before = strlen(text);
+    sim_run(s, 4 * ROUTER_HEADS_MS);
+    unsigned n = 0;
+    text = sim_trace_text(s);
+    for (const char *at = text + before; (at = strstr(at, ": session_heads")) != NULL; at++) {
+        n++;
+    }
+    assert_in_range(n, 3, 5);
+    story_end(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -237,6 +316,9 @@ int main(void)
         cmocka_unit_test(resync_for_a_cursor_beyond_the_head),
         cmocka_unit_test(device_that_lost_its_last_entries_gets_them_again),
         cmocka_unit_test(ack_beyond_what_was_sent_moves_nothing),
+        cmocka_unit_test(hello_that_waited_does_not_push_out_a_later_one),
+        cmocka_unit_test(trimmed_inbox),
+        cmocka_unit_test(heads_are_repeated_and_not_more_often),
     };
     return cmocka_run_group_tests_name("story session", tests, NULL, NULL);
 }

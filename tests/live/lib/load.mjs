@@ -34,22 +34,22 @@ export class Load {
   // Everybody starts to talk; resolves when talking is over.
   talk() {
     this.talking = true;
-    this.running = Promise.all(this.clients.map((client) => this.chatter(client)));
+    this.running = Promise.all(this.clients.map((client) => this.chatter(client))).catch((error) => (this.failed ??= error));
   }
 
   async chatter(client) {
-    for (let n = 0; this.talking; n++) {
+    for (let i = 0; this.talking; i++) {
+      const n = this.sent++;
       const other = this.people[Math.floor(this.random() * this.people.length)];
       const target = other === client.user || this.random() < 0.25 ? { chat: this.group } : { to: other };
       const client_msg_id = `${client.device}-${n}`;
       const begin = now();
-      this.sent++;
       const sending = client.send(target, `${begin} ${client.user} ${client_msg_id} ${'é'.repeat(Math.floor(this.random() * 40))}`, client_msg_id)
         .then((ack) => {
           this.slow.push({ what: 'acked', from: begin, took: now() - begin });
           this.members[ack.chat] ??= [client.user, other];
         });
-      if (n % 4 === 3) await sending; // up to four on their way
+      if (i % 4 === 3) await sending; // up to four on their way
       else sending.catch((error) => (this.failed ??= error));
       await sleep(this.random() * 2 * this.pause);
     }
@@ -69,9 +69,9 @@ export class Load {
   async settle(ms = 60000) {
     this.talking = false;
     const tell = () => this.describe();
-    await Promise.race([this.running, sleep(ms).then(() => Promise.reject(new Error(`sends without an answer for ${ms} ms\n${tell()}`)))]);
-    await until('every send is answered', () => this.clients.every((c) => c.pending.size === 0), ms, tell);
+    await until('every send is answered', () => this.failed || this.clients.every((c) => c.pending.size === 0), ms, tell);
     if (this.failed) throw this.failed;
+    await this.running;
     const heads = new Map();
     for (const { chat, seq } of this.recorder.rows()) heads.set(chat, Math.max(heads.get(chat) ?? 0, seq));
     const missing = () => this.clients.flatMap((client) => [...heads].filter(([chat, head]) =>

@@ -15,6 +15,7 @@ export class Recorder {
 
   // An ack is on the file before anybody counts it.
   acked(event, user) {
+    if (this.fd === null) return;
     writeSync(this.fd, `${[event.chat, event.seq, event.message_id, event.client_msg_id, user].join(' ')}\n`);
     this.acks++;
     this.lastAck = now();
@@ -34,7 +35,8 @@ export class Recorder {
   }
 
   close() {
-    closeSync(this.fd);
+    if (this.fd !== null) closeSync(this.fd);
+    this.fd = null;
   }
 }
 
