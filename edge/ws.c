@@ -20,8 +20,8 @@
 enum {
     STAT_OPEN,
     STAT_MESSAGES_IN,
-    STAT_BYTES_IN,
     STAT_MESSAGES_OUT,
+    STAT_BYTES_IN,
     STAT_BYTES_OUT,
     STAT_TOO_BIG,
     STAT_WRONG_OPCODE,
@@ -35,9 +35,9 @@ enum {
 static const mesh_stat_info STAT_INFOS[STATS] = {
     [STAT_OPEN] = { "parley_edge_websockets", "WebSockets open.", MESH_GAUGE, NULL },
     [STAT_MESSAGES_IN] = { "parley_edge_ws_messages_total", "WebSocket messages.", MESH_COUNTER, "dir=\"in\"" },
+    [STAT_MESSAGES_OUT] = { "parley_edge_ws_messages_total", "WebSocket messages.", MESH_COUNTER, "dir=\"out\"" },
     [STAT_BYTES_IN] = { "parley_edge_ws_bytes_total", "Payload bytes of WebSocket messages.", MESH_COUNTER,
                         "dir=\"in\"" },
-    [STAT_MESSAGES_OUT] = { "parley_edge_ws_messages_total", "WebSocket messages.", MESH_COUNTER, "dir=\"out\"" },
     [STAT_BYTES_OUT] = { "parley_edge_ws_bytes_total", "Payload bytes of WebSocket messages.", MESH_COUNTER,
                          "dir=\"out\"" },
     [STAT_TOO_BIG] = { "parley_edge_ws_too_big_total", "Messages cut at the size limit.", MESH_COUNTER, NULL },

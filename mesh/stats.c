@@ -14,8 +14,22 @@ struct mesh_stats {
     uint64_t values[];
 };
 
+/* Prometheus refuses a page on which the rows of one name are apart. */
+static bool stands_together(const mesh_stat_info *infos, unsigned n)
+{
+    for (unsigned i = 2; i < n; i++) {
+        for (unsigned k = 0; k + 1 < i; k++) {
+            if (strcmp(infos[k].name, infos[i].name) == 0 && strcmp(infos[i - 1].name, infos[i].name) != 0) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 mesh_stats *mesh_stats_new(const mesh_stat_info *infos, unsigned n)
 {
+    assert(stands_together(infos, n));
     mesh_stats *stats = mesh_alloc(sizeof *stats + n * sizeof *stats->values);
     stats->infos = infos;
     stats->n = n;

@@ -23,6 +23,7 @@ typedef struct store_salvage_found {
     bool bad;            /* something is wrong; the rest says what and where */
     uint64_t bad_offset; /* of the physical record that is wrong */
     const char *reason;  /* static text */
+    bool cut;            /* the file ends inside of a record, which LevelDB takes for its end; all else it refuses */
     bool valid_after;    /* a whole record or the beginning of one follows the bad place, with a right checksum */
 } store_salvage_found;
 
@@ -43,7 +44,8 @@ bool store_salvage_find_bad(const char *path, char *why, size_t why_size);
 
 /* What LevelDB lets pass even with paranoid_checks: a log file that is missing (it opens as if that had been empty), a
  * record in a log's last block whose length is wrong (taken for the torn end, whatever follows), a torn end of an older
- * log file. Errors: MESH_CORRUPT (why names file and offset). A manifest that cannot be read is left to LevelDB. */
+ * log file. And everything it would refuse in a log file: it moves files of its own before it looks at these.
+ * Errors: MESH_CORRUPT (why names file and offset). A manifest that cannot be read is left to LevelDB. */
 MESH_MUST mesh_err store_salvage_check_files(const char *path, char *why, size_t why_size);
 
 /* Bring the rows up to the log's end, if the caller can: open the store on the copy, let it replay, close it. */

@@ -102,6 +102,13 @@ static const char *check_record(const scanner *s, size_t at, size_t *length_p, u
     return crc_of(s, p + 6, length + 1) == want ? NULL : "a record's checksum is wrong";
 }
 
+/* The record at `at` goes on behind the file's end. LevelDB knows the end by a block that is not full. */
+static bool is_cut(const scanner *s, size_t at, size_t length)
+{
+    size_t end = block_end(at, s->file.size);
+    return end == s->file.size && end % BLOCK != 0 && HEADER + length > end - at;
+}
+
 /* A record with a right checksum that begins a logical one. Every write is synced before the next begins, so one of
  * these behind damage says that the damaged one was on disk; middle and last pieces may belong to the torn write
  * itself. */
@@ -155,6 +162,7 @@ static void walk(scanner *s, store_salvage_found *found, record_fn *each, void *
             found->bad = true;
             found->bad_offset = at;
             found->reason = reason;
+            found->cut = is_cut(s, at, length);
             found->valid_after = begins_record(s, at) || valid_behind(s, at);
             break;
         }
@@ -181,6 +189,7 @@ static void walk(scanner *s, store_salvage_found *found, record_fn *each, void *
         found->bad = true;
         found->bad_offset = begun;
         found->reason = "the last record has no end";
+        found->cut = true;
     }
     mesh_buf_fini(&whole);
 }
@@ -321,8 +330,8 @@ static void describe(const char *file, const store_salvage_found *found, char *w
              found->valid_after ? ", good records follow" : ", nothing good follows");
 }
 
-/* Scan the log files that are needed, and manifests, until one is bad. fatal_only: only log files, and a torn end of
- * the newest does not count. */
+/* Scan the log files that are needed, and manifests, until one is bad. fatal_only: only log files, and the newest may
+ * end inside of its last record. */
 static bool find_bad(const char *path, bool fatal_only, char *why, size_t why_size)
 {
     store_salvage_log_range logs;
@@ -338,7 +347,7 @@ static bool find_bad(const char *path, bool fatal_only, char *why, size_t why_si
         bool look = number > 0 ? number >= logs.first : !fatal_only && strncmp(name, "MANIFEST-", 9) == 0;
         snprintf(file, sizeof file, "%s/%s", path, name);
         if (!bad && look && store_salvage_scan(file, &found) == MESH_OK && found.bad &&
-            (!fatal_only || found.valid_after || number != logs.newest)) {
+            (!fatal_only || !found.cut || found.valid_after || number != logs.newest)) {
             describe(file, &found, why, why_size);
             bad = true;
         }

@@ -38,5 +38,7 @@ check_chat *sim_check_chat(check *k, const char *id); /* NULL: nobody knows it *
 /* check_read.c: gather all of it through fresh clients. False: could not. */
 bool sim_check_read(check *k);
 void sim_check_fini(check *k);
+void sim_check_list(check *k, size_t user);                       /* check_list.c: what `chats` says to this user */
+bool sim_check_named(const Client__Message *m, const char *user); /* is among the entry's users */
 
 #endif

@@ -267,6 +267,9 @@ void sim_bye(sim_client *c)
     c->retry_timer++;
     if (c->socket) {
         sim_trace(c->s, "%s: closes", c->name);
+        if (!sim_live(c)) { /* its hello may come after that of the next connection */
+            c->vanished_at = sim_now(c->s);
+        }
         sim_socket_close(c->socket);
         offline(c);
     }

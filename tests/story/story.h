@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -39,6 +40,21 @@ static inline void story_end(sim **s_p)
     sim_check(*s_p);
     assert_string_equal(sim_complaints(*s_p), "");
     sim_destroy(s_p);
+}
+
+/* A metric of an edge, by its whole name. */
+static inline unsigned long long story_edge_metric(sim *s, const char *edge, const char *name)
+{
+    mesh_buf text = { 0 };
+    char want[96];
+    snprintf(want, sizeof want, "\n%s{", name);
+    mesh_stats_print(edge_core_stats(sim_edge(s, edge)), edge, &text);
+    *mesh_buf_grow(&text, 1) = 0;
+    const char *at = strstr((const char *)text.data, want);
+    assert_non_null(at);
+    unsigned long long value = strtoull(strchr(at, ' '), NULL, 10);
+    mesh_buf_fini(&text);
+    return value;
 }
 
 /* Done, and as what. */

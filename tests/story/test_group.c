@@ -66,9 +66,13 @@ STORY(removed_member_sees_nothing_after)
         WITHIN(s, 1000, asked[i]->state != OP_WAITING);
         assert_true(asked[i]->state == OP_REFUSED || i == 1);
     }
+    story_acked(s, sim_rename(ann, g, "a name that is not his to know"), 500);
     sim_op *list = sim_chats(bob, 0);
     WITHIN(s, 500, list->state == OP_DONE);
+    assert_int_equal(list->answer->chats->n_chats, 1);
     for (size_t i = 0; i < list->answer->chats->n_chats; i++) {
+        assert_string_equal(list->answer->chats->chats[i]->name, "club");
+        assert_int_equal(list->answer->chats->chats[i]->member_count, 0);
         assert_true(list->answer->chats->chats[i]->last->seq < secret_seq);
         assert_int_equal(list->answer->chats->chats[i]->role, CLIENT__ROLE__ROLE_NONE);
     }
@@ -76,7 +80,8 @@ STORY(removed_member_sees_nothing_after)
     assert_int_equal(bob->n_got, 3);
     story_acked(s, sim_add(ann, g, "bob"), 500); /* and back: what was said meanwhile never comes to the inbox */
     WITHIN(s, 500, bob->n_got == 4 && away->n_got == 4);
-    assert_int_equal(bob->got[3].message->seq, 5);
+    assert_int_equal(bob->got[3].message->seq, 6);
+    assert_string_equal(bob->got[3].message->name, "a name that is not his to know");
     story_end(&s);
 }
 
@@ -139,6 +144,27 @@ STORY(create_twice_is_one_group)
     story_end(&s);
 }
 
+/* A request that had nothing to do was answered so, and is not done later. */
+STORY(add_of_a_member_twice)
+{
+    (void)state;
+    sim *s = story_new(2, 2, 57);
+    sim_client *phone = story_person(s, "ann", "phone", "edge1");
+    sim_client *laptop = story_person(s, "ann", "laptop", "edge2");
+    const char *g = story_acked(s, sim_create(phone, "club", "bob", false), 500)->chat;
+    sim_op *add = sim_add(phone, g, "bob");
+    assert_true(story_acked(s, add, 500)->dup);
+    assert_int_equal(sim_sent(add)->seq, 1);
+    story_acked(s, sim_remove(phone, g, "bob"), 500);
+    sim_op *late = sim_again(laptop, add);
+    assert_true(story_acked(s, late, 500)->dup);
+    assert_int_equal(sim_sent(late)->seq, 1);
+    sim_op *list = sim_members(phone, g);
+    WITHIN(s, 500, list->state == OP_DONE);
+    assert_int_equal(list->answer->members->n_members, 1);
+    story_end(&s);
+}
+
 STORY(twenty_talk_at_once)
 {
     (void)state;
@@ -170,6 +196,7 @@ int main(void)
         cmocka_unit_test(newcomer_sees_history_by_the_rule),
         cmocka_unit_test(only_who_may_changes_a_group),
         cmocka_unit_test(create_twice_is_one_group),
+        cmocka_unit_test(add_of_a_member_twice),
         cmocka_unit_test(twenty_talk_at_once),
     };
     return cmocka_run_group_tests_name("story group", tests, NULL, NULL);

@@ -88,6 +88,27 @@ STORY(slow_device_is_paused_and_then_fed)
     story_end(&s);
 }
 
+/* More than its queue takes: what does not fit waits at the router, and comes when there is room. */
+STORY(reader_that_stalls_gets_all_of_it)
+{
+    (void)state;
+    sim *s = story_new(1, 1, 25);
+    sim_client *ann = story_person(s, "ann", "phone", "edge1");
+    sim_client *bob = story_person(s, "bob", "phone", "edge1");
+    static char text[30001];
+    memset(text, 'x', sizeof text - 1);
+    sim_stall(bob, 6000);
+    for (int i = 0; i < 100; i++) {
+        sim_send(ann, "bob", text);
+        sim_run(s, 10);
+    }
+    sim_run(s, 2000);
+    assert_int_equal(bob->n_got, 0);
+    assert_int_not_equal(story_edge_metric(s, "edge1", "parley_edge_starved_total"), 0);
+    WITHIN(s, 5000, bob->n_got == 100);
+    story_end(&s);
+}
+
 STORY(later_hello_wins)
 {
     (void)state;
@@ -309,6 +330,7 @@ int main(void)
         cmocka_unit_test(lost_last_entry_is_healed_by_heads),
         cmocka_unit_test(gap_at_the_edge_attaches_again),
         cmocka_unit_test(slow_device_is_paused_and_then_fed),
+        cmocka_unit_test(reader_that_stalls_gets_all_of_it),
         cmocka_unit_test(later_hello_wins),
         cmocka_unit_test(later_hello_wins_on_the_same_edge),
         cmocka_unit_test(resync_without_a_cursor),

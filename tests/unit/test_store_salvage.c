@@ -284,9 +284,11 @@ static void garbage_end(void **state)
             store_salvage_found found;
             assert_int_equal(store_salvage_scan(log_file, &found), MESH_OK);
             assert_false(found.valid_after);
+            shell("cd %s && cksum * > %s", path, at_root("before"));
             mesh_err err = open_at(path, &kv, why);
             store_kv_close(&kv);
             if (err != MESH_OK) {
+                shell("cd %s && cksum * | cmp - %s", path, at_root("before")); /* not even LevelDB's own LOG */
                 assert_int_equal(err, MESH_CORRUPT);
                 assert_non_null(strstr(why, log_file));
                 assert_non_null(strstr(why, "nothing good follows"));
@@ -319,7 +321,9 @@ static void damage_in_the_middle(void **state)
         assert_int_equal(store_salvage_scan(log_file, &found), MESH_OK);
         assert_true(found.bad && found.valid_after);
         assert_true(found.bad_offset <= (uint64_t)at + 2 && found.good_end <= found.bad_offset);
+        shell("cd %s && cksum * > %s", path, at_root("before"));
         assert_int_equal(open_at(path, &kv, why), MESH_CORRUPT);
+        shell("cd %s && cksum * | cmp - %s", path, at_root("before"));
         assert_non_null(strstr(why, log_file));
         assert_non_null(strstr(why, "good records follow"));
         assert_int_equal(salvage(path, NULL), MESH_CORRUPT);
