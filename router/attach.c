@@ -3,23 +3,51 @@
 #include "mesh/alloc.h"
 #include "router/state.h"
 
-static void tell_replaced(router_core *core, const router_session *s, mesh_out *out)
+/* The session is gone here, and its edge is told why. */
+static void part(router_core *core, router_session *s, mesh_fault code, mesh_out *out)
 {
     Mesh__Replaced replaced = MESH__REPLACED__INIT;
     replaced.session = s->id;
-    replaced.code = FAULT_REPLACED;
+    replaced.code = (uint32_t)code;
     MESH_MSG(msg, REPLACED, replaced, &replaced);
     msg.epoch = mesh_ring_epoch(core->ring);
     mesh_out_put(out, s->edge, &msg);
+    router_registry_release(core->registry, s);
+}
+
+static void replace(router_core *core, router_session *s, mesh_out *out)
+{
     mesh_stats_add(core->stats, ROUTER_STAT_REPLACED, 1);
+    part(core, s, FAULT_REPLACED, out);
+}
+
+void router_attach_resync(router_core *core, router_session *s, mesh_out *out)
+{
+    part(core, s, FAULT_RESYNC, out);
+}
+
+/* A user has as many sessions as devices may be: one too many pushes out the one whose socket is the oldest. */
+static void make_room(router_core *core, const char *user_qid, mesh_out *out)
+{
+    const router_user *user = router_registry_user(core->registry, user_qid);
+    router_session *oldest = NULL;
+    unsigned n = 0;
+    for (router_session *s = user ? user->sessions : NULL; s; s = s->sibling) {
+        oldest = !oldest || s->opened_at < oldest->opened_at ? s : oldest;
+        n++;
+    }
+    if (n >= ROUTER_USER_SESSIONS_MAX) {
+        replace(core, oldest, out);
+    }
 }
 
 /* The session an attach is about: the one registered under its id, else a new one. NULL: limit, or an id of another
  * user. */
-static router_session *session_for(router_core *core, mesh_peer from, const Mesh__Attach *attach)
+static router_session *session_for(router_core *core, mesh_peer from, const Mesh__Attach *attach, mesh_out *out)
 {
     router_session *s = router_registry_find(core->registry, attach->session);
     if (!s) {
+        make_room(core, attach->user, out);
         return router_registry_claim(core->registry, attach->session, attach->user, attach->device, from);
     }
     if (strcmp(s->user->qid, attach->user) != 0 || strcmp(s->device, attach->device) != 0) {
@@ -32,8 +60,8 @@ static router_session *session_for(router_core *core, mesh_peer from, const Mesh
 }
 
 /* The later hello wins, whichever attach comes first: one that waited long for its attach must not push out the session
- * that its own client has had since. Ages are compared, not clocks: what a frame was under way is all they are wrong by.
- * Errors: MESH_STALE a later session of this device is here; MESH_AGAIN an earlier one is just being attached.
+ * that its own client has had since. Ages are compared, not clocks: what a frame was under way is all they are wrong
+ * by. Errors: MESH_STALE a later session of this device is here; MESH_AGAIN an earlier one is just being attached.
  * *generation is raised above those of earlier ones. */
 static mesh_err rivals(const router_core *core, const Mesh__Attach *attach, mesh_ms opened_at, uint64_t *generation)
 {
@@ -63,6 +91,22 @@ static void refuse(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh
     router_core_fault(core, from, msg->corr, msg->trace, code, out);
 }
 
+/* An edge that asks again while the store is slow only wants to hear the same answer: asking the store anew would make
+ * it slower, and make the answer that is on its way void. */
+static bool still_asked(router_core *core, mesh_peer from, const Mesh__Msg *msg)
+{
+    const router_session *s = router_registry_find(core->registry, msg->attach->session);
+    if (!s || s->state == ROUTER_LIVE || s->edge != from || strcmp(s->user->qid, msg->attach->user) != 0 ||
+        s->asked_after != msg->attach->after) {
+        return false;
+    }
+    router_request *req = router_requests_find(core->requests, s->attach_corr);
+    if (req) {
+        req->from_corr = msg->corr;
+    }
+    return req != NULL;
+}
+
 void router_attach_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_time now, mesh_out *out)
 {
     const Mesh__Attach *attach = msg->attach;
@@ -77,6 +121,9 @@ void router_attach_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, 
         router_core_fault(core, from, msg->corr, msg->trace, FAULT_NOT_OWNER, out);
         return;
     }
+    if (still_asked(core, from, msg)) {
+        return;
+    }
     mesh_ms opened_at = now.mono - (mesh_ms)(attach->age_ms < INT32_MAX ? attach->age_ms : INT32_MAX);
     Mesh__Attach claim = *attach;
     Mesh__Msg forward = *msg;
@@ -87,7 +134,7 @@ void router_attach_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, 
         refuse(core, from, msg, err == MESH_STALE ? FAULT_REPLACED : FAULT_BUSY, out);
         return;
     }
-    router_session *s = session_for(core, from, attach);
+    router_session *s = session_for(core, from, attach, out);
     if (!s) {
         mesh_stats_add(core->stats, ROUTER_STAT_BUSY, 1);
         router_core_fault(core, from, msg->corr, msg->trace, FAULT_BUSY, out);
@@ -95,6 +142,7 @@ void router_attach_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, 
     }
     s->acked = attach->fresh || attach->acked > attach->after ? attach->after : attach->acked;
     s->opened_at = opened_at;
+    s->asked_after = attach->after;
     router_request *req = router_core_ask(core, ROUTER_ATTACH, attach->user, &forward, from, now, out);
     if (!req) {
         router_registry_release(core->registry, s);
@@ -112,8 +160,7 @@ static void replace_older(router_core *core, const router_session *s, mesh_out *
         next = other->sibling;
         if (other != s && other->state != ROUTER_ATTACHING && other->generation < s->generation &&
             strcmp(other->device, s->device) == 0) {
-            tell_replaced(core, other, out);
-            router_registry_release(core->registry, other);
+            replace(core, other, out);
         }
     }
 }
@@ -208,9 +255,9 @@ static router_request *ack_store(router_core *core, router_session *s, bool answ
     return NULL;
 }
 
-static void ack_next(router_core *core, router_session *s, mesh_time now, mesh_out *out)
+void router_attach_ack_next(router_core *core, router_session *s, mesh_time now, mesh_out *out)
 {
-    if (s->ack_flying || s->acked <= s->ack_sent) {
+    if (s->state != ROUTER_LIVE || s->ack_flying || s->acked <= s->ack_sent) {
         return;
     }
     router_request *req = ack_store(core, s, true, now, out);
@@ -218,7 +265,7 @@ static void ack_next(router_core *core, router_session *s, mesh_time now, mesh_o
         req->session = s->id;
         s->ack_flying = true;
         s->ack_sent = s->acked;
-    } /* else the next ack carries it */
+    } /* else the next ack or the next round of heads carries it */
 }
 
 void router_attach_ack(router_core *core, const Mesh__Msg *msg, mesh_time now, mesh_out *out)
@@ -229,17 +276,23 @@ void router_attach_ack(router_core *core, const Mesh__Msg *msg, mesh_time now, m
         return; /* an ack of what was not sent moves nothing */
     }
     s->acked = ack->inbox_seq;
-    ack_next(core, s, now, out);
+    router_attach_ack_next(core, s, now, out);
     router_fanout_feed(core, s, now, out);
 }
 
-void router_attach_ack_done(router_core *core, const router_request *req, mesh_time now, mesh_out *out)
+void router_attach_ack_done(router_core *core, const router_request *req, const Mesh__Msg *answer, mesh_time now,
+                            mesh_out *out)
 {
     router_session *s = router_registry_find(core->registry, req->session);
-    if (s) {
-        s->ack_flying = false;
-        ack_next(core, s, now, out);
+    if (!s) {
+        return;
     }
+    s->ack_flying = false;
+    if (answer->body_case != MESH__MSG__BODY_DONE) {
+        s->ack_sent = 0; /* said again by the next ack or the next round of heads, not at once: the store is not well */
+        return;
+    }
+    router_attach_ack_next(core, s, now, out);
 }
 
 void router_attach_detach(router_core *core, const Mesh__Detach *detach, mesh_out *out)

@@ -6,6 +6,8 @@
 #include "mesh/alloc.h"
 #include "router/state.h"
 
+#define LEASE_CORR 1
+
 static const mesh_stat_info stat_infos[ROUTER_STATS] = {
     [ROUTER_STAT_FORWARDED] = { "parley_router_forwarded_total", "requests sent on to a store", MESH_COUNTER, NULL },
     [ROUTER_STAT_FAULTS] = { "parley_router_faults_total", "faults answered", MESH_COUNTER, NULL },
@@ -169,6 +171,7 @@ static void renew_lease(router_core *core, mesh_time now, mesh_out *out)
         lease.boot = core->boot;
         lease.leaving = core->leaving;
         MESH_MSG(msg, LEASE, lease, &lease);
+        msg.corr = LEASE_CORR; /* any but 0: the answer is a ring, which is taken whoever asked */
         msg.epoch = mesh_ring_epoch(core->ring);
         mesh_out_put(out, (mesh_peer)i, &msg);
     }
@@ -229,7 +232,7 @@ static void finish(router_core *core, router_request *req, const Mesh__Msg *answ
         router_attach_done(core, req, answer, now, out);
         break;
     case ROUTER_ACK:
-        router_attach_ack_done(core, req, now, out);
+        router_attach_ack_done(core, req, answer, now, out);
         break;
     case ROUTER_CHATS_ROWS:
         router_chats_rows(core, req, answer, now, out);

@@ -112,7 +112,7 @@ static void add_target(router_core *core, size_t n, const router_session *s, uin
     core->targets[n] = (struct router_target){ s->edge, s->id, inbox_seq };
 }
 
-/* One Live per edge that has some of the targets. */
+/* One Live per edge that has some of the targets, or several where they are very many. */
 static void send_live(router_core *core, Mesh__Entry *entry, uint64_t era, size_t n, mesh_out *out)
 {
     Mesh__Target *all = mesh_arena_alloc(core->arena, n * sizeof *all);
@@ -123,7 +123,7 @@ static void send_live(router_core *core, Mesh__Entry *entry, uint64_t era, size_
         size_t mine = 0;
         size_t rest = 0;
         for (size_t i = 0; i < left; i++) {
-            if (core->targets[i].edge != edge) {
+            if (core->targets[i].edge != edge || mine == ROUTER_LIVE_TARGETS) {
                 core->targets[rest++] = core->targets[i];
                 continue;
             }
@@ -146,10 +146,14 @@ static void send_live(router_core *core, Mesh__Entry *entry, uint64_t era, size_
 }
 
 /* inbox_seq is now in this user's inbox: whose turn is it? */
-static size_t offer(router_core *core, const char *user_qid, uint64_t inbox_seq, bool at_hand, size_t n)
+static size_t offer(router_core *core, const char *user_qid, uint64_t era, uint64_t inbox_seq, bool at_hand, size_t n)
 {
     router_user *user = router_registry_user(core->registry, user_qid);
     for (router_session *s = user ? user->sessions : NULL; s; s = s->sibling) {
+        if (s->state == ROUTER_LIVE && s->era != era) { /* it counts anew: the page this asks for will say so */
+            s->head = s->next > s->head ? s->next : s->head;
+            continue;
+        }
         if (inbox_seq > s->head) {
             s->head = inbox_seq;
         }
@@ -180,10 +184,10 @@ static void take_results(router_core *core, const Mesh__Deliver *deliver, const 
         char *user = deliver->users[i]->user;
         switch (result->state) {
         case MESH__APPEND_STATE__APPEND_DONE:
-            n = offer(core, user, result->inbox_seq, true, n);
+            n = offer(core, user, appended->era, result->inbox_seq, true, n);
             break;
         case MESH__APPEND_STATE__APPEND_DUP:
-            n = offer(core, user, result->inbox_seq, false, n);
+            n = offer(core, user, appended->era, result->inbox_seq, false, n);
             break;
         case MESH__APPEND_STATE__APPEND_GAP:
             mesh__gap__init(&gaps[answer->n_gaps]);
@@ -258,13 +262,10 @@ void router_fanout_page(router_core *core, const router_request *req, const Mesh
         return; /* the store is slow or down: the next round of heads tries again */
     }
     const Mesh__InboxPage *page = answer->inbox_page;
-    if (page->trimmed) { /* kept no longer: the client has to start from resync */
-        Mesh__Replaced gone = MESH__REPLACED__INIT;
-        gone.session = s->id;
-        gone.code = FAULT_RESYNC;
-        MESH_MSG(msg, REPLACED, replaced, &gone);
-        mesh_out_put(out, s->edge, &msg);
-        router_registry_release(core->registry, s);
+    bool moved = false;
+    bool hole = page->n_entries > 0 && page->entries[0]->inbox_seq > s->next;
+    if (page->trimmed || page->era != s->era || hole) {
+        router_attach_resync(core, s, out);
         return;
     }
     s->head = page->head > s->head ? page->head : s->head;
@@ -275,9 +276,10 @@ void router_fanout_page(router_core *core, const router_request *req, const Mesh
             send_live(core, entry->entry, page->era, 1, out);
             mesh_stats_add(core->stats, ROUTER_STAT_PULLED, 1);
             s->next++;
+            moved = true;
         }
     }
-    if (page->n_entries > 0) {
+    if (moved) {
         router_fanout_feed(core, s, now, out);
     }
 }
@@ -330,7 +332,9 @@ void router_fanout_heads(router_core *core, mesh_time now, mesh_out *out)
     size_t to = count * (core->heads_at + 1) / HEADS_SLICES;
     core->heads_at = (core->heads_at + 1) % HEADS_SLICES;
     for (size_t i = from; i < to; i++) {
-        router_fanout_feed(core, router_registry_at(core->registry, i), now, out);
+        router_session *s = router_registry_at(core->registry, i);
+        router_attach_ack_next(core, s, now, out);
+        router_fanout_feed(core, s, now, out);
     }
     for (size_t p = 0; to > from && p < mesh_conf_nodes(core->conf); p++) {
         if (core->up[p] && mesh_conf_node(core->conf, (mesh_peer)p)->role == MESH_EDGE) {

@@ -23,7 +23,8 @@ typedef struct router_session {
     router_session_state state;
     char device[MESH_ID_MAX + 1];
     uint64_t attach_corr; /* of the attach on its way; an older one's answer is void */
-    mesh_ms opened_at; /* when its socket was opened, by this node's clock */
+    uint64_t asked_after; /* what that attach asked to go on from */
+    mesh_ms opened_at;    /* when its socket was opened, by this node's clock */
     uint64_t generation;
     uint64_t era;
     uint64_t next;     /* inbox_seq to be sent next */

@@ -72,7 +72,11 @@ void router_attach_synced(router_core *core, router_request *req, Mesh__ChatList
 void router_attach_failed(router_core *core, const router_request *req);
 void router_attach_detach(router_core *core, const Mesh__Detach *detach, mesh_out *out);
 void router_attach_ack(router_core *core, const Mesh__Msg *msg, mesh_time now, mesh_out *out);
-void router_attach_ack_done(router_core *core, const router_request *req, mesh_time now, mesh_out *out);
+void router_attach_ack_done(router_core *core, const router_request *req, const Mesh__Msg *answer, mesh_time now,
+                            mesh_out *out);
+void router_attach_ack_next(router_core *core, router_session *s, mesh_time now, mesh_out *out);
+/* The session cannot go on from where it is: its edge is told to attach anew, and the client starts from resync. */
+void router_attach_resync(router_core *core, router_session *s, mesh_out *out);
 
 /* ---- chats.c: the chat list in two steps ---- */
 void router_chats_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_time now, mesh_out *out);

@@ -277,7 +277,7 @@ static void any_pair(plan *p, char a[32], char b[32])
 
 static void fault_disk(plan *p)
 {
-    switch (pick(p, 5)) {
+    switch (pick(p, 6)) {
     case 0:
         sim_disk_fill(p->s);
         break;
@@ -290,7 +290,11 @@ static void fault_disk(plan *p)
     case 3:
         sim_space(p->s, false);
         break;
+    case 4:
+        sim_disk_hold(p->s, true);
+        break;
     default:
+        sim_disk_hold(p->s, false);
         sim_space(p->s, true);
         sim_disk_free(p->s);
         sim_disk_slow(p->s, 1);
@@ -364,6 +368,7 @@ static void repair(plan *p)
     } else if (pick(p, 3) == 0) {
         sim_heal_all(p->s);
     } else if (pick(p, 3) == 0) {
+        sim_disk_hold(p->s, false);
         sim_space(p->s, true);
         sim_disk_free(p->s);
         sim_disk_slow(p->s, 1);

@@ -65,6 +65,33 @@ STORY(slow_disk)
     story_end(&s);
 }
 
+STORY(disk_stands_still)
+{
+    (void)state;
+    sim *s = story_new(2, 2, 114);
+    sim_client *ann = story_person(s, "ann", "phone", "edge1");
+    sim_client *bob = story_person(s, "bob", "phone", "edge2");
+    sim_run(s, 1000);
+    uint64_t epoch = sim_epoch(s, "edge1");
+    sim_disk_hold(s, true);
+    sim_op *ops[10];
+    for (int i = 0; i < 10; i++) {
+        ops[i] = sim_send(ann, "bob", "wait for it");
+    }
+    sim_run(s, 12000);
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(ops[i]->state, OP_WAITING);
+    }
+    assert_int_equal(bob->n_got, 0);
+    sim_disk_hold(s, false);
+    for (int i = 0; i < 10; i++) {
+        story_acked(s, ops[i], 6000);
+    }
+    WITHIN(s, 10000, bob->n_got == 10 && ann->n_got == 10);
+    assert_true(sim_epoch(s, "edge1") == epoch); /* nobody was declared dead for it */
+    story_end(&s);
+}
+
 STORY(edge_drains)
 {
     (void)state;
@@ -133,9 +160,9 @@ STORY(router_drains)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(disk_full),     cmocka_unit_test(watermark_refuses_writes_and_reads_go_on),
-        cmocka_unit_test(slow_disk),     cmocka_unit_test(edge_drains),
-        cmocka_unit_test(router_drains),
+        cmocka_unit_test(disk_full),   cmocka_unit_test(watermark_refuses_writes_and_reads_go_on),
+        cmocka_unit_test(slow_disk),   cmocka_unit_test(disk_stands_still),
+        cmocka_unit_test(edge_drains), cmocka_unit_test(router_drains),
     };
     return cmocka_run_group_tests_name("story disk", tests, NULL, NULL);
 }

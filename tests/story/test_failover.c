@@ -191,6 +191,53 @@ STORY(deposed_router_can_do_nothing)
     story_end(&s);
 }
 
+STORY(router_cut_off_from_the_store)
+{
+    (void)state;
+    sim *s = story_new(2, 2, 38);
+    char bob_id[16];
+    user_of(s, "router1", bob_id);
+    sim_client *bob = story_person(s, bob_id, "phone", "edge1");
+    sim_client *ann = story_person(s, "ann", "phone", "edge2");
+    uint64_t epoch = sim_epoch(s, "edge1");
+    sim_cut(s, "router1", "store1");
+    sim_op *op = sim_send(ann, bob_id, "go round it");
+    WITHIN(s, 5000, sim_epoch(s, "edge1") > epoch && sim_epoch(s, "edge2") > epoch);
+    assert_false(sim_ring_has(s, "edge1", "router1"));
+    story_acked(s, op, 6000);
+    WITHIN(s, 3000, bob->n_got == 1);
+    story_acked(s, sim_send(ann, bob_id, "and again"), 1000);
+    WITHIN(s, 1000, bob->n_got == 2);
+    epoch = sim_epoch(s, "edge1");
+    sim_heal(s, "router1", "store1");
+    WITHIN(s, 5000, sim_epoch(s, "edge1") > epoch && sim_ring_has(s, "edge1", "router1"));
+    story_acked(s, sim_send(ann, bob_id, "the old way"), 2000);
+    WITHIN(s, 3000, bob->n_got == 3);
+    assert_int_equal(bob->reconnects, 0);
+    story_end(&s);
+}
+
+STORY(edge_cut_off_from_one_router)
+{
+    (void)state;
+    sim *s = story_new(2, 2, 39);
+    char bob_id[16];
+    user_of(s, "router1", bob_id);
+    sim_client *bob = story_person(s, bob_id, "phone", "edge1");
+    sim_client *ann = story_person(s, "ann", "phone", "edge2");
+    sim_cut(s, "edge1", "router1");
+    for (int i = 0; i < 5; i++) {
+        story_acked(s, sim_send(ann, bob_id, "into the dark"), 6000);
+    }
+    sim_run(s, 8000);
+    assert_true(sim_ring_has(s, "edge1", "router1")); /* it lives: only this edge cannot see it */
+    assert_int_equal(bob->n_got, 0);
+    sim_heal(s, "edge1", "router1");
+    WITHIN(s, 5000, bob->n_got == 5);
+    assert_int_equal(bob->reconnects, 0);
+    story_end(&s);
+}
+
 STORY(one_destination_down_does_not_hold_up_others)
 {
     (void)state;
@@ -249,6 +296,8 @@ int main(void)
         cmocka_unit_test(store_dies_under_load),
         cmocka_unit_test(store_cut_off_for_a_while),
         cmocka_unit_test(deposed_router_can_do_nothing),
+        cmocka_unit_test(router_cut_off_from_the_store),
+        cmocka_unit_test(edge_cut_off_from_one_router),
         cmocka_unit_test(one_destination_down_does_not_hold_up_others),
         cmocka_unit_test(stopped_router_is_a_dead_router),
     };

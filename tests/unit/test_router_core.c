@@ -22,6 +22,7 @@ typedef struct fixture {
     mesh_arena *arena;
     mesh_time now;
     uint64_t epoch;
+    uint64_t era; /* of what the store answers */
     struct {
         mesh_peer to;
         Mesh__Msg *msg;
@@ -118,6 +119,7 @@ static int setup(void **state)
     add_node(f->conf, "store1", MESH_STORE);
     f->now = (mesh_time){ 1000, 1700000000000 };
     f->arena = mesh_arena_new();
+    f->era = 1;
     f->out = mesh_out_new(PEERS);
     f->core = router_core_new(&(router_core_conf){ f->conf, ROUTER1, BOOT }, f->now);
     router_core_up(f->core, EDGE1, 5, f->now, f->out);
@@ -229,6 +231,7 @@ static void appended(fixture *f, uint64_t corr, Mesh__AppendState append_state, 
     Mesh__Appended body = MESH__APPENDED__INIT;
     body.results = results;
     body.n_results = 1;
+    body.era = f->era;
     MESH_MSG(msg, APPENDED, appended, &body);
     msg.corr = corr;
     say(f, STORE1, &msg);
@@ -255,6 +258,7 @@ static void page(fixture *f, uint64_t corr, uint64_t from, uint64_t to, uint64_t
     Mesh__InboxPage body = MESH__INBOX_PAGE__INIT;
     body.entries = list;
     body.head = head;
+    body.era = f->era;
     for (uint64_t i = from; i <= to; i++) {
         mesh__inbox_entry__init(&entries[body.n_entries]);
         entries[body.n_entries].inbox_seq = i;
@@ -402,6 +406,141 @@ static void acks_are_one_at_a_time_and_cumulative(void **state)
     answer.corr = corr;
     say(f, STORE1, &answer);
     assert_int_equal(only(f, STORE1, MESH__MSG__BODY_INBOX_ACK)->inbox_ack->inbox_seq, 9);
+}
+
+static void ack_that_failed_is_said_again(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 0);
+    appended(f, deliver(f, 1, 1)->corr, MESH__APPEND_STATE__APPEND_DONE, 1, 0);
+    ack(f, 1, 1);
+    Mesh__Fault fault = MESH__FAULT__INIT;
+    fault.code = FAULT_UNAVAILABLE;
+    MESH_MSG(answer, FAULT, fault, &fault);
+    answer.corr = only(f, STORE1, MESH__MSG__BODY_INBOX_ACK)->corr;
+    say(f, STORE1, &answer);
+    assert_int_equal(count(f, MESH__MSG__BODY_INBOX_ACK), 0); /* not at once */
+    size_t again = 0;
+    for (mesh_ms end = f->now.mono + ROUTER_HEADS_MS; f->now.mono <= end; f->now.mono += 50) {
+        router_core_turn(f->core, f->now, f->out);
+        collect(f);
+        again += count(f, MESH__MSG__BODY_INBOX_ACK);
+    }
+    assert_int_equal(again, 1);
+}
+
+static void slow_attach_is_asked_once_and_answered_to_the_last_asker(void **state)
+{
+    fixture *f = *state;
+    uint64_t corr = attach_ask(f, EDGE1, 1, "phone", 10)->corr;
+    Mesh__Attach again = MESH__ATTACH__INIT;
+    again.user = "default/bob";
+    again.device = "phone";
+    again.session = 1;
+    again.has_cursor = true;
+    again.after = 10;
+    again.fresh = true;
+    MESH_MSG(msg, ATTACH, attach, &again);
+    msg.key = again.user;
+    msg.corr = 777;
+    say(f, EDGE1, &msg);
+    assert_int_equal(f->n_sent, 0);
+    attached(f, corr, 1, 1, 10, 10, false);
+    assert_int_equal(only(f, EDGE1, MESH__MSG__BODY_ATTACHED)->corr, 777);
+}
+
+static void twenty_sessions_of_a_user_are_the_limit(void **state)
+{
+    fixture *f = *state;
+    char device[16];
+    for (uint64_t i = 1; i <= ROUTER_USER_SESSIONS_MAX; i++) {
+        f->now.mono++;
+        snprintf(device, sizeof device, "d%d", (int)i);
+        attach(f, EDGE1, i, device, 10);
+    }
+    f->now.mono++;
+    attach_ask(f, EDGE2, 99, "one-more", 10);
+    assert_int_equal(only(f, EDGE1, MESH__MSG__BODY_REPLACED)->replaced->session, 1);
+}
+
+static void another_era_means_resync(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 10);
+    f->era = 2;
+    appended(f, deliver(f, 900, 5)->corr, MESH__APPEND_STATE__APPEND_DONE, 3, 0);
+    assert_int_equal(count(f, MESH__MSG__BODY_LIVE), 0);
+    page(f, only(f, STORE1, MESH__MSG__BODY_INBOX_READ)->corr, 1, 0, 3);
+    assert_int_equal(only(f, EDGE1, MESH__MSG__BODY_REPLACED)->replaced->code, FAULT_RESYNC);
+}
+
+static void hole_in_a_page_is_not_asked_for_again_and_again(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 10);
+    appended(f, deliver(f, 900, 5)->corr, MESH__APPEND_STATE__APPEND_DONE, 15, 0);
+    page(f, only(f, STORE1, MESH__MSG__BODY_INBOX_READ)->corr, 13, 15, 15);
+    assert_int_equal(count(f, MESH__MSG__BODY_INBOX_READ), 0);
+    assert_int_equal(only(f, EDGE1, MESH__MSG__BODY_REPLACED)->replaced->code, FAULT_RESYNC);
+}
+
+/* A group on one edge, larger than one Live may be. */
+static void many_targets_go_in_several_frames(void **state)
+{
+    fixture *f = *state;
+    enum { USERS = 1500 };
+    static char names[USERS][24];
+    static Mesh__Recipient recipients[USERS];
+    static Mesh__Recipient *users[USERS];
+    static Mesh__AppendResult results[USERS];
+    static Mesh__AppendResult *list[USERS];
+    for (int i = 0; i < USERS; i++) {
+        snprintf(names[i], sizeof names[i], "default/u%d", i);
+        Mesh__Attach body = MESH__ATTACH__INIT;
+        body.user = names[i];
+        body.device = "d";
+        body.session = 1000 + (uint64_t)i;
+        body.fresh = true;
+        MESH_MSG(msg, ATTACH, attach, &body);
+        msg.key = names[i];
+        msg.corr = 1;
+        say(f, EDGE1, &msg);
+        attached(f, only(f, STORE1, MESH__MSG__BODY_ATTACH)->corr, body.session, 1, 0, 0, false);
+        mesh_arena_reset(f->arena);
+        mesh__recipient__init(&recipients[i]);
+        recipients[i].user = names[i];
+        users[i] = &recipients[i];
+        mesh__append_result__init(&results[i]);
+        results[i].state = MESH__APPEND_STATE__APPEND_DONE;
+        results[i].inbox_seq = 1;
+        list[i] = &results[i];
+    }
+    Mesh__Entry entry = MESH__ENTRY__INIT;
+    entry.chat = "default/g:x";
+    entry.seq = 1;
+    Mesh__Deliver deliver_body = MESH__DELIVER__INIT;
+    deliver_body.item = 1;
+    deliver_body.entry = &entry;
+    deliver_body.users = users;
+    deliver_body.n_users = USERS;
+    MESH_MSG(msg, DELIVER, deliver, &deliver_body);
+    say(f, STORE1, &msg);
+    Mesh__Appended body = MESH__APPENDED__INIT;
+    body.results = list;
+    body.n_results = USERS;
+    body.era = 1;
+    MESH_MSG(answer, APPENDED, appended, &body);
+    answer.corr = only(f, STORE1, MESH__MSG__BODY_APPEND)->corr;
+    say(f, STORE1, &answer);
+    size_t targets = 0;
+    for (size_t i = 0; i < f->n_sent; i++) {
+        if (f->sent[i].msg->body_case == MESH__MSG__BODY_LIVE) {
+            assert_true(f->sent[i].msg->live->n_targets <= ROUTER_LIVE_TARGETS);
+            targets += f->sent[i].msg->live->n_targets;
+        }
+    }
+    assert_int_equal(targets, USERS);
+    assert_int_equal(count(f, MESH__MSG__BODY_LIVE), 2);
 }
 
 static void later_hello_of_a_device_wins(void **state)
@@ -570,6 +709,12 @@ int main(void)
         STORY(doubled_append_only_raises_the_head),
         STORY(credit_pauses_a_session_that_does_not_ack),
         STORY(acks_are_one_at_a_time_and_cumulative),
+        STORY(ack_that_failed_is_said_again),
+        STORY(slow_attach_is_asked_once_and_answered_to_the_last_asker),
+        STORY(twenty_sessions_of_a_user_are_the_limit),
+        STORY(another_era_means_resync),
+        STORY(hole_in_a_page_is_not_asked_for_again_and_again),
+        STORY(many_targets_go_in_several_frames),
         STORY(later_hello_of_a_device_wins),
         STORY(resync_brings_the_chats_before_anything_else),
         STORY(ring_change_drops_what_moved),
