@@ -6,8 +6,6 @@
 
 #include "mesh/alloc.h"
 
-#define SHARD_ALL 0u
-
 struct mesh_ring {
     const mesh_conf *conf;
     uint64_t epoch;
@@ -15,16 +13,10 @@ struct mesh_ring {
     bool *live;        /* per peer */
     uint64_t *boots;   /* per peer; 0 when not live */
     size_t n_live;
-    mesh_peer store;             /* first store of SHARD_ALL */
+    uint32_t shard[MESH_SLOTS];  /* the map */
+    mesh_peer store[MESH_SLOTS]; /* first store of that shard */
     mesh_peer owner[MESH_SLOTS]; /* worked out when the ring is set: a lookup is one read */
 };
-
-/* Which shard stores a slot. */
-static uint32_t shard_of(mesh_slot slot)
-{
-    (void)slot;
-    return SHARD_ALL;
-}
 
 static mesh_peer first_store(const mesh_conf *conf, uint32_t shard)
 {
@@ -35,6 +27,20 @@ static mesh_peer first_store(const mesh_conf *conf, uint32_t shard)
         }
     }
     return MESH_NO_PEER;
+}
+
+static void set_map(mesh_ring *ring, const Mesh__Ring *from)
+{
+    memset(ring->shard, 0, sizeof ring->shard);
+    for (size_t i = 0; i < from->n_map; i++) {
+        for (uint32_t slot = from->map[i]->first; slot <= from->map[i]->last; slot++) {
+            ring->shard[slot] = from->map[i]->shard;
+        }
+    }
+    for (size_t slot = 0; slot < MESH_SLOTS; slot++) {
+        bool same = slot > 0 && ring->shard[slot] == ring->shard[slot - 1];
+        ring->store[slot] = same ? ring->store[slot - 1] : first_store(ring->conf, ring->shard[slot]);
+    }
 }
 
 static void no_owners(mesh_ring *ring)
@@ -55,8 +61,8 @@ mesh_ring *mesh_ring_new(const mesh_conf *conf)
     for (size_t i = 0; i < n; i++) {
         ring->weights[i] = mesh_id_hash(mesh_conf_hash_key(conf), mesh_conf_node(conf, (mesh_peer)i)->name);
     }
-    ring->store = first_store(conf, SHARD_ALL);
     no_owners(ring);
+    set_map(ring, &(Mesh__Ring)MESH__RING__INIT);
     return ring;
 }
 
@@ -110,10 +116,47 @@ static void place_slots(mesh_ring *ring)
     }
 }
 
+static bool map_valid(const Mesh__Ring *from)
+{
+    for (size_t i = 0; i < from->n_map; i++) {
+        if (from->map[i]->first > from->map[i]->last || from->map[i]->last >= MESH_SLOTS) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* As few ranges as there are runs of slots that are not shard 0's. */
+static void put_map(const mesh_ring *ring, mesh_arena *arena, Mesh__Ring *message)
+{
+    size_t runs = 0;
+    for (size_t slot = 0; slot < MESH_SLOTS; slot++) {
+        runs += ring->shard[slot] != 0 && (slot == 0 || ring->shard[slot] != ring->shard[slot - 1]);
+    }
+    message->map = mesh_arena_alloc(arena, (runs + 1) * sizeof *message->map);
+    Mesh__SlotRange *range = NULL;
+    for (uint32_t slot = 0; slot < MESH_SLOTS; slot++) {
+        if (ring->shard[slot] == 0) {
+            range = NULL;
+        } else if (range != NULL && range->shard == ring->shard[slot]) {
+            range->last = slot;
+        } else {
+            range = mesh_arena_alloc(arena, sizeof *range);
+            mesh__slot_range__init(range);
+            range->first = range->last = slot;
+            range->shard = ring->shard[slot];
+            message->map[message->n_map++] = range;
+        }
+    }
+}
+
 mesh_err mesh_ring_set(mesh_ring *ring, const Mesh__Ring *from)
 {
     if (from->epoch <= ring->epoch) {
         return MESH_STALE;
+    }
+    if (!map_valid(from)) {
+        return MESH_MALFORMED;
     }
     size_t n = mesh_conf_nodes(ring->conf);
     for (size_t i = 0; i < n; i++) {
@@ -129,6 +172,7 @@ mesh_err mesh_ring_set(mesh_ring *ring, const Mesh__Ring *from)
         ring->boots[peer] = from->routers[i]->boot;
     }
     ring->epoch = from->epoch;
+    set_map(ring, from);
     place_slots(ring);
     return MESH_OK;
 }
@@ -154,6 +198,7 @@ Mesh__Ring *mesh_ring_message(const mesh_ring *ring, mesh_arena *arena)
         node->boot = ring->boots[i];
         message->routers[message->n_routers++] = node;
     }
+    put_map(ring, arena, message);
     return message;
 }
 
@@ -170,8 +215,7 @@ mesh_peer mesh_ring_router_of(const mesh_ring *ring, const char *qid)
 
 mesh_peer mesh_ring_store_of(const mesh_ring *ring, const char *qid)
 {
-    mesh_slot slot = mesh_id_slot(mesh_conf_hash_key(ring->conf), qid);
-    return shard_of(slot) == SHARD_ALL ? ring->store : MESH_NO_PEER;
+    return ring->store[mesh_id_slot(mesh_conf_hash_key(ring->conf), qid)];
 }
 
 bool mesh_ring_has(const mesh_ring *ring, mesh_peer router)

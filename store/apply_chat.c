@@ -1,5 +1,4 @@
 /* chat_create and chat_edit: who is in a chat, and what it is called. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "store/core.h"
@@ -7,21 +6,16 @@
 
 static char empty[] = "";
 
-static bool has(char *const *list, size_t n, const char *s)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(list[i], s) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* The first entry of a new chat: its members are in from here on. */
-static void store_created(store_fsm *fsm, const Mesh__ChatCreate *create, uint64_t hash, char **users, size_t n,
-                          Mesh__Msg *answer)
+static void make_chat(store_fsm *fsm, const Mesh__ChatCreate *create, uint64_t hash, char **users, size_t n,
+                      Mesh__Msg *answer)
 {
     bool direct = create->kind == MESH__CHAT_KIND__CHAT_DIRECT;
+    mesh_fault fault = store_fsm_room(fsm, (const char *const *)users, n);
+    if (fault != FAULT_NONE) {
+        store_fsm_fault(fsm->arena, answer, fault);
+        return;
+    }
     store_chat *chat = store_chats_add(fsm->chats, create->chat, create->kind, create->history,
                                        direct ? "" : create->name, create->user, fsm->stamp);
     for (size_t i = 0; i < n; i++) {
@@ -73,29 +67,19 @@ static void create_direct(store_fsm *fsm, const Mesh__ChatCreate *create, uint64
         char **users = mesh_arena_alloc(fsm->arena, 2 * sizeof *users);
         users[0] = create->user;
         users[1] = create->members[0];
-        store_created(fsm, create, hash, users, notes ? 1 : 2, answer);
+        make_chat(fsm, create, hash, users, notes ? 1 : 2, answer);
     }
 }
 
-static int compare_ids(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* The creator, then the others by id, each once. */
+/* The creator, then the others by id, each once: as they come, store/check.h has seen to that. */
 static char **distinct_members(store_fsm *fsm, const Mesh__ChatCreate *create, size_t *n_p)
 {
     char **users = mesh_arena_alloc(fsm->arena, (create->n_members + 1) * sizeof *users);
     size_t n = 1;
     users[0] = create->user;
-    if (create->n_members > 0) {
-        char **sorted = users + 1;
-        memcpy(sorted, create->members, create->n_members * sizeof *sorted);
-        qsort(sorted, create->n_members, sizeof *sorted, compare_ids);
-        for (size_t i = 0; i < create->n_members; i++) {
-            if (strcmp(sorted[i], create->user) != 0 && (n == 1 || strcmp(sorted[i], users[n - 1]) != 0)) {
-                users[n++] = sorted[i];
-            }
+    for (size_t i = 0; i < create->n_members; i++) {
+        if (strcmp(create->members[i], create->user) != 0) {
+            users[n++] = create->members[i];
         }
     }
     *n_p = n;
@@ -124,7 +108,7 @@ static void create_group(store_fsm *fsm, const Mesh__ChatCreate *create, uint64_
         store_fsm_fault(fsm->arena, answer, FAULT_TOO_MANY_MEMBERS);
         return;
     }
-    store_created(fsm, create, hash, users, n, answer);
+    make_chat(fsm, create, hash, users, n, answer);
 }
 
 void store_apply_chat_create(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
@@ -167,7 +151,7 @@ static mesh_fault check_add(store_fsm *fsm, edit *e)
     for (size_t i = 0; i < e->request->n_members; i++) {
         char *user = e->request->members[i];
         const store_member *member = store_chat_member(e->chat, user);
-        if ((member != NULL && store_member_present(member)) || has(e->users, e->n_users, user)) {
+        if (member != NULL && store_member_present(member)) {
             continue;
         }
         if (e->chat->member_count + e->n_users >= STORE_GROUP_MEMBERS_MAX) {
@@ -179,7 +163,10 @@ static mesh_fault check_add(store_fsm *fsm, edit *e)
         fresh += member == NULL ? 1 : 0;
         e->users[e->n_users++] = user;
     }
-    return e->chat->n_members + fresh > STORE_MEMBER_ROWS_MAX ? FAULT_TOO_MANY_MEMBERS : FAULT_NONE;
+    if (e->chat->n_members + fresh > STORE_MEMBER_ROWS_MAX) {
+        return FAULT_TOO_MANY_MEMBERS;
+    }
+    return store_fsm_room(fsm, (const char *const *)e->users, e->n_users);
 }
 
 /* Those of the request who are members. */
@@ -189,7 +176,7 @@ static mesh_fault check_remove(store_fsm *fsm, edit *e)
     for (size_t i = 0; i < e->request->n_members; i++) {
         char *user = e->request->members[i];
         const store_member *member = store_chat_member(e->chat, user);
-        if (member == NULL || !store_member_present(member) || has(e->users, e->n_users, user)) {
+        if (member == NULL || !store_member_present(member)) {
             continue;
         }
         if (member->role == MESH__ROLE__ROLE_OWNER) {

@@ -5,8 +5,9 @@
 #include "store/fsm.h"
 #include "store/metrics.h"
 
-#define TRIM_EVERY 128 /* a cursor that passes a multiple of this trims */
-#define TRIM_ROWS 512  /* rows deleted at once */
+#define TRIM_EVERY 128    /* a cursor or head that passes a multiple of this trims */
+#define TRIM_ROWS 512     /* rows deleted at once by an ack */
+#define TRIM_ROWS_OLD 256 /* and by an append, which may be one to a thousand users whose heads are equal */
 
 /* The user and, with devices, their devices. NULL: answered. */
 static store_user *find_user(store_fsm *fsm, const char *id, bool devices, Mesh__Msg *answer)
@@ -21,6 +22,64 @@ static store_user *find_user(store_fsm *fsm, const char *id, bool devices, Mesh_
         return NULL;
     }
     return user;
+}
+
+/* ---- trimming ---- */
+
+/* Is the row older than the time inboxes are kept? A row that was written by this very entry is not. */
+static bool row_expired(store_fsm *fsm, const store_user *user, uint64_t inbox_seq, uint64_t before)
+{
+    store_key key;
+    mesh_slice value;
+    ProtobufCMessage *message;
+    store_key_inbox(&key, user->id, inbox_seq);
+    mesh_err err = store_rows_get(fsm->rows, &key, false, &value);
+    if (err == MESH_NOT_FOUND) {
+        return false;
+    }
+    if (err != MESH_OK || mesh_wire_unpack(&mesh__entry__descriptor, value, fsm->arena, &message) != MESH_OK) {
+        fsm->error = MESH_CORRUPT;
+        return false;
+    }
+    return ((const Mesh__Entry *)message)->ts_ms < before;
+}
+
+/* Rows up to acked, and those that are too old, go, at most `rows` at once; the last one stays: it is the head. */
+static void trim(store_fsm *fsm, store_user *user, uint64_t acked, uint64_t rows)
+{
+    uint64_t last = user->trimmed + rows;
+    if (user->head == 0) {
+        return;
+    }
+    last = last < user->head - 1 ? last : user->head - 1;
+    uint64_t upto = acked < last ? acked : last;
+    upto = upto > user->trimmed ? upto : user->trimmed;
+    uint64_t keep = (uint64_t)STORE_INBOX_KEEP_MS;
+    uint64_t before = fsm->stamp > keep ? fsm->stamp - keep : 0;
+    while (upto < last && row_expired(fsm, user, upto + 1, before)) {
+        upto++;
+    }
+    if (upto == user->trimmed) {
+        return;
+    }
+    mesh_stats_add(fsm->stats, STORE_M_TRIMMED, upto - user->trimmed);
+    for (uint64_t seq = user->trimmed + 1; seq <= upto; seq++) {
+        store_key key;
+        store_key_inbox(&key, user->id, seq);
+        store_rows_delete(fsm->rows, &key);
+    }
+    user->trimmed = upto;
+    store_user_save(user, fsm->rows);
+}
+
+/* Everything up to here is on each device. */
+static uint64_t acked_by_all(const store_user *user)
+{
+    uint64_t acked = UINT64_MAX;
+    for (size_t i = 0; i < user->n_devices; i++) {
+        acked = user->devices[i].cursor < acked ? user->devices[i].cursor : acked;
+    }
+    return acked;
 }
 
 /* ---- append ---- */
@@ -89,6 +148,10 @@ static mesh_err append_one(store_fsm *fsm, const Mesh__Entry *entry, const Mesh_
         mesh_stats_add(fsm->stats, STORE_M_APPEND_GAPS, 1);
         return MESH_OK;
     }
+    if (position.last_seq == 0) {
+        user->chats++;
+        store_user_save(user, fsm->rows);
+    }
     position.last_seq = entry->seq;
     position.inbox_seq = ++user->head;
     if (strcmp(entry->sender, to->user) == 0) {
@@ -100,7 +163,10 @@ static mesh_err append_one(store_fsm *fsm, const Mesh__Entry *entry, const Mesh_
     result->state = MESH__APPEND_STATE__APPEND_DONE;
     result->inbox_seq = user->head;
     mesh_stats_add(fsm->stats, STORE_M_APPENDS, 1);
-    return MESH_OK;
+    if (user->head % TRIM_EVERY == 0) {
+        trim(fsm, user, 0, TRIM_ROWS_OLD); /* a user who never acks has no other occasion */
+    }
+    return fsm->error;
 }
 
 void store_apply_append(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
@@ -200,56 +266,6 @@ void store_apply_attach(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
 
 /* ---- inbox_ack ---- */
 
-/* Is the row older than the time inboxes are kept? A row that was written by this very entry is not. */
-static bool row_expired(store_fsm *fsm, const store_user *user, uint64_t inbox_seq, uint64_t before)
-{
-    store_key key;
-    mesh_slice value;
-    ProtobufCMessage *message;
-    store_key_inbox(&key, user->id, inbox_seq);
-    mesh_err err = store_rows_get(fsm->rows, &key, false, &value);
-    if (err == MESH_NOT_FOUND) {
-        return false;
-    }
-    if (err != MESH_OK || mesh_wire_unpack(&mesh__entry__descriptor, value, fsm->arena, &message) != MESH_OK) {
-        fsm->error = MESH_CORRUPT;
-        return false;
-    }
-    return ((const Mesh__Entry *)message)->ts_ms < before;
-}
-
-/* Rows that every device has, or that are too old, go; the last one stays: it is the head. */
-static void trim(store_fsm *fsm, store_user *user)
-{
-    uint64_t last = user->trimmed + TRIM_ROWS;
-    if (user->head == 0) {
-        return;
-    }
-    last = last < user->head - 1 ? last : user->head - 1;
-    uint64_t acked = UINT64_MAX;
-    for (size_t i = 0; i < user->n_devices; i++) {
-        acked = user->devices[i].cursor < acked ? user->devices[i].cursor : acked;
-    }
-    uint64_t upto = acked < last ? acked : last;
-    upto = upto > user->trimmed ? upto : user->trimmed;
-    uint64_t keep = (uint64_t)STORE_INBOX_KEEP_MS;
-    uint64_t before = fsm->stamp > keep ? fsm->stamp - keep : 0;
-    while (upto < last && row_expired(fsm, user, upto + 1, before)) {
-        upto++;
-    }
-    if (upto == user->trimmed) {
-        return;
-    }
-    mesh_stats_add(fsm->stats, STORE_M_TRIMMED, upto - user->trimmed);
-    for (uint64_t seq = user->trimmed + 1; seq <= upto; seq++) {
-        store_key key;
-        store_key_inbox(&key, user->id, seq);
-        store_rows_delete(fsm->rows, &key);
-    }
-    user->trimmed = upto;
-    store_user_save(user, fsm->rows);
-}
-
 void store_apply_inbox_ack(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
 {
     const Mesh__InboxAck *ack = msg->inbox_ack;
@@ -273,7 +289,7 @@ void store_apply_inbox_ack(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answ
         store_user_save_device(user, device, fsm->rows);
         mesh_stats_add(fsm->stats, STORE_M_ACKS, 1);
         if (before / TRIM_EVERY != ack->inbox_seq / TRIM_EVERY) {
-            trim(fsm, user);
+            trim(fsm, user, acked_by_all(user), TRIM_ROWS);
         }
     }
     store_fsm_done(fsm->arena, answer);

@@ -17,9 +17,13 @@ static mesh_fault make_direct(store_fsm *fsm, const Mesh__Send *send, store_chat
     if (strcmp(direct.s, send->chat) != 0) {
         return FAULT_INVALID;
     }
+    const char *const users[2] = { send->user, send->peer };
+    mesh_fault fault = store_fsm_room(fsm, users, 2);
+    if (fault != FAULT_NONE) {
+        return fault;
+    }
     store_chat *chat = store_chats_add(fsm->chats, send->chat, MESH__CHAT_KIND__CHAT_DIRECT,
                                        MESH__HISTORY_RULE__HISTORY_ALL, "", send->user, fsm->stamp);
-    const char *users[2] = { send->user, send->peer };
     for (unsigned i = 0; i < 2; i++) {
         store_member *member;
         if (store_chat_member(chat, users[i]) == NULL &&
@@ -54,6 +58,7 @@ void store_apply_send(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
     const Mesh__Send *send = msg->send;
     Mesh__Send content = *send;
     content.user_name = empty; /* a repetition after a rename is still the same request */
+    content.peer = empty;      /* and so is one that names the chat and not the user */
     uint64_t hash = store_fsm_hash(fsm, msg->body_case, &content);
     if (store_fsm_seen(fsm, send->chat, send->user, send->client_msg_id, hash, answer)) {
         return;

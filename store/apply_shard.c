@@ -26,23 +26,16 @@ void store_apply_ring_set(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answe
     ring.epoch = mesh_ring_epoch(fsm->ring) + 1;
     ring.n_routers = set->n_routers;
     ring.routers = set->routers;
+    Mesh__Ring *before = mesh_ring_message(fsm->ring, fsm->arena);
+    ring.n_map = set->n_map > 0 ? set->n_map : before->n_map;
+    ring.map = set->n_map > 0 ? set->map : before->map;
     if (mesh_ring_set(fsm->ring, &ring) != MESH_OK) {
         fsm->error = MESH_CORRUPT;
         return;
     }
-    Store__RingRow row = STORE__RING_ROW__INIT;
-    row.epoch = ring.epoch;
-    row.n_names = set->n_routers;
-    row.names = mesh_arena_alloc(fsm->arena, (set->n_routers + 1) * sizeof *row.names);
-    row.n_boots = set->n_routers;
-    row.boots = mesh_arena_alloc(fsm->arena, (set->n_routers + 1) * sizeof *row.boots);
-    for (size_t i = 0; i < set->n_routers; i++) {
-        row.names[i] = set->routers[i]->name;
-        row.boots[i] = set->routers[i]->boot;
-    }
     store_key key;
     store_key_ring(&key);
-    store_rows_pack(fsm->rows, &key, &row, STORE_ROW_ONLY);
+    store_rows_pack(fsm->rows, &key, &ring, STORE_ROW_ONLY);
     fsm->ring_changed = true;
 }
 

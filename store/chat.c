@@ -45,7 +45,7 @@ static void evict_oldest(store_chats *chats)
 {
     store_chat *chat = (store_chat *)store_lru_oldest(chats->table);
     store_lru_remove(chats->table, &chat->node);
-    chats->members -= chats->members < chat->n_members ? chats->members : chat->n_members;
+    chats->members -= chat->counted;
     chat_free(chat);
 }
 
@@ -63,6 +63,14 @@ void store_chats_destroy(store_chats **chats_p)
     mesh_buf_fini(&chats->value);
     free(chats);
     *chats_p = NULL;
+}
+
+/* Members come and a chat is added before it has any: what it weighs is seen anew at each use. */
+static void weigh(store_chats *chats, store_chat *chat)
+{
+    chats->members -= chat->counted;
+    chat->counted = chat->n_members + 2;
+    chats->members += chat->counted;
 }
 
 void store_chats_evict(store_chats *chats)
@@ -102,6 +110,13 @@ store_member *store_chat_member(const store_chat *chat, const char *user)
     bool found;
     size_t i = member_place(chat, user, &found);
     return found ? chat->members[i] : NULL;
+}
+
+size_t store_chat_place_after(const store_chat *chat, const char *user)
+{
+    bool found;
+    size_t i = member_place(chat, user, &found);
+    return found ? i + 1 : i;
 }
 
 static store_member *member_insert(store_chat *chat, size_t at, const char *user, size_t size)
@@ -163,6 +178,9 @@ static bool span_has(store_span span, uint64_t seq)
 
 bool store_member_entitled(const store_member *member, uint64_t seq)
 {
+    if (store_member_end(member, seq) < seq) {
+        return false; /* gone for longer: of a chat's many former members nothing else is looked at */
+    }
     for (unsigned i = member->n_spans; i-- > 0;) {
         if (span_has(member->spans[i], seq)) {
             return true;
@@ -336,13 +354,14 @@ static mesh_err load_members(store_chats *chats, store_chat *chat)
 static void chat_put(store_chats *chats, store_chat *chat)
 {
     store_lru_put(chats->table, &chat->node, (mesh_slice){ (const uint8_t *)chat->id, strlen(chat->id) });
-    chats->members += chat->n_members + 2;
+    weigh(chats, chat);
 }
 
 mesh_err store_chats_get(store_chats *chats, const char *id, store_chat **chat_p)
 {
     store_chat *chat = (store_chat *)store_lru_find(chats->table, (mesh_slice){ (const uint8_t *)id, strlen(id) });
     if (chat != NULL) {
+        weigh(chats, chat);
         *chat_p = chat;
         return MESH_OK;
     }

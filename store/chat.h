@@ -36,6 +36,7 @@ typedef struct store_chat {
     uint64_t head_seq, head_count, head_id, head_ts; /* of the last entry; 0 before the first */
     size_t n_members, cap_members;
     store_member **members; /* present and former, by user id */
+    size_t counted;         /* what it is in the cache's size */
 } store_chat;
 
 typedef struct store_chats store_chats;
@@ -54,6 +55,7 @@ void store_chat_save(const store_chat *chat, store_rows *rows);
 void store_chat_save_member(const store_chat *chat, const store_member *member, store_rows *rows);
 
 store_member *store_chat_member(const store_chat *chat, const char *user); /* present or former; NULL: a stranger */
+size_t store_chat_place_after(const store_chat *chat, const char *user);   /* index of the first member above user */
 /* Make user a member from seq on, as a new one or again. Errors: MESH_FULL too many spans or member rows. */
 MESH_MUST mesh_err store_chat_join(store_chat *chat, const char *user, Mesh__Role role, uint64_t seq,
                                    store_member **member_p);

@@ -68,6 +68,17 @@ static bool users_of(char *const *users, size_t n, const char *like)
     return n <= STORE_GROUP_MEMBERS_MAX + 1;
 }
 
+/* Ascending and each once, as the edge puts them: so that who applies it need not look for doubles. */
+static bool members_of(char *const *users, size_t n, const char *like)
+{
+    for (size_t i = 1; i < n; i++) {
+        if (strcmp(users[i - 1], users[i]) >= 0) {
+            return false;
+        }
+    }
+    return users_of(users, n, like);
+}
+
 static bool attachments(Mesh__Attachment *const *list, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -91,14 +102,14 @@ static bool check_create(const char *key, const Mesh__ChatCreate *m)
 {
     return user_and_chat(key, m->user, m->chat) && request_id(m->client_msg_id) &&
            short_string(m->name, NAME_MAX_BYTES) && short_string(m->user_name, NAME_MAX_BYTES) &&
-           users_of(m->members, m->n_members, m->user);
+           members_of(m->members, m->n_members, m->user);
 }
 
 static bool check_edit(const char *key, const Mesh__ChatEdit *m)
 {
     return user_and_chat(key, m->user, m->chat) && request_id(m->client_msg_id) &&
            short_string(m->name, NAME_MAX_BYTES) && short_string(m->user_name, NAME_MAX_BYTES) &&
-           users_of(m->members, m->n_members, m->user);
+           members_of(m->members, m->n_members, m->user);
 }
 
 static bool check_entry(const Mesh__Entry *m)

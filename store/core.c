@@ -191,23 +191,7 @@ static mesh_fault may_write(const store_core *core, const Mesh__Msg *msg)
 static void on_read(store_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_out *out)
 {
     Mesh__Msg answer = MESH__MSG__INIT;
-    switch (msg->body_case) {
-    case MESH__MSG__BODY_HISTORY:
-        store_read_history(core->fsm, core->arena, msg, &answer);
-        break;
-    case MESH__MSG__BODY_MEMBERS:
-        store_read_members(core->fsm, core->arena, msg, &answer);
-        break;
-    case MESH__MSG__BODY_HEADS:
-        store_read_heads(core->fsm, core->arena, msg, &answer);
-        break;
-    case MESH__MSG__BODY_USER_CHATS:
-        store_read_user_chats(core->fsm, core->arena, msg, &answer);
-        break;
-    default:
-        store_read_inbox(core->fsm, core->arena, msg, &answer);
-        break;
-    }
+    store_read(core->fsm, core->arena, msg, &answer);
     mesh_stats_add(core->stats, STORE_M_READS, 1);
     send_answer(core, from, msg, msg->corr, &answer, out);
     store_fsm_evict(core->fsm);

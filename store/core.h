@@ -21,16 +21,18 @@
 #define STORE_GATHER_MAX (16u * 1024 * 1024)    /* bytes waiting for a log entry; beyond: FAULT_BUSY */
 #define STORE_OUTBOX_WINDOW 4096                /* items being delivered; the rest waits in rows */
 #define STORE_OUTBOX_BACKLOG_MAX 1000000        /* items owed; beyond: sends are answered FAULT_BUSY */
+#define STORE_OUTBOX_FLIGHT_MAX (8u * 1024 * 1024) /* bytes of parcels one router has not answered; the rest waits */
 #define STORE_RESEND_MS 1000                    /* a parcel without answer is sent again; doubles up to 8 times this */
 #define STORE_LEASE_MS 2500                     /* a router not heard of for this long leaves the ring */
 #define STORE_GROUP_MEMBERS_MAX 1000
 #define STORE_DEVICES_MAX 20
-#define STORE_USER_CHATS_MAX 10000
+#define STORE_USER_CHATS_MAX 10000              /* in the list; beyond: no new chat with this user is begun */
 #define STORE_SPANS_MAX 64                      /* times one user may be re-added to one chat */
 #define STORE_INBOX_KEEP_MS (30LL * 24 * 3600 * 1000)
 #define STORE_INBOX_INLINE 512                  /* longer bodies are read from the chat on delivery */
 #define STORE_PAGE_BYTES (256u * 1024)
 #define STORE_PAGE_ROWS 200
+#define STORE_PAGE_ELEMENTS 4096 /* as mesh/wire.c counts: a page passes no receiver's MESH_WIRE_ELEMENTS */
 
 typedef struct store_core store_core;
 

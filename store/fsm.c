@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "mesh/alloc.h"
+#include "store/core.h"
 #include "store/metrics.h"
 
 #define ROWS_HOT 200000 /* inbox positions of (user, chat) pairs */
@@ -67,25 +68,11 @@ static mesh_err load_ring(store_fsm *fsm)
     store_key key;
     store_key_ring(&key);
     ProtobufCMessage *message;
-    mesh_err err = load_row(fsm, &key, &store__ring_row__descriptor, &message);
+    mesh_err err = load_row(fsm, &key, &mesh__ring__descriptor, &message);
     if (err != MESH_OK) {
         return err == MESH_NOT_FOUND ? MESH_OK : err;
     }
-    const Store__RingRow *row = (const Store__RingRow *)message;
-    if (row->n_names != row->n_boots || row->n_names > MESH_NODES_MAX) {
-        return MESH_CORRUPT;
-    }
-    Mesh__Ring ring = MESH__RING__INIT;
-    ring.epoch = row->epoch;
-    ring.n_routers = row->n_names;
-    ring.routers = mesh_arena_alloc(fsm->arena, (row->n_names + 1) * sizeof *ring.routers);
-    for (size_t i = 0; i < row->n_names; i++) {
-        ring.routers[i] = mesh_arena_alloc(fsm->arena, sizeof *ring.routers[i]);
-        mesh__ring_node__init(ring.routers[i]);
-        ring.routers[i]->name = row->names[i];
-        ring.routers[i]->boot = row->boots[i];
-    }
-    return mesh_ring_set(fsm->ring, &ring) == MESH_OK ? MESH_OK : MESH_CORRUPT;
+    return mesh_ring_set(fsm->ring, (const Mesh__Ring *)message) == MESH_OK ? MESH_OK : MESH_CORRUPT;
 }
 
 static mesh_err load_fences(store_fsm *fsm)
@@ -316,6 +303,21 @@ void store_fsm_done(mesh_arena *arena, Mesh__Msg *answer)
     answer->done = mesh_arena_alloc(arena, sizeof *answer->done);
     mesh__done__init(answer->done);
     answer->body_case = MESH__MSG__BODY_DONE;
+}
+
+mesh_fault store_fsm_room(store_fsm *fsm, const char *const *users, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        store_user *user;
+        if (store_users_get(fsm->users, users[i], &user) != MESH_OK) {
+            fsm->error = MESH_CORRUPT;
+            return FAULT_UNAVAILABLE;
+        }
+        if (user->chats >= STORE_USER_CHATS_MAX) {
+            return FAULT_TOO_MANY_CHATS;
+        }
+    }
+    return FAULT_NONE;
 }
 
 uint64_t store_fsm_hash(store_fsm *fsm, Mesh__Msg__BodyCase kind, const void *request)

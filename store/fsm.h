@@ -73,6 +73,10 @@ void store_fsm_fault(mesh_arena *arena, Mesh__Msg *answer, mesh_fault code);
 void store_fsm_broken(store_fsm *fsm, mesh_arena *arena, Mesh__Msg *answer);
 void store_fsm_done(mesh_arena *arena, Mesh__Msg *answer);
 
+/* Have these users room for one more chat? FAULT_TOO_MANY_CHATS: one of them has not. FAULT_UNAVAILABLE: their rows did
+ * not read back; fsm->error says so. Chats still on their way into an inbox are not counted. */
+mesh_fault store_fsm_room(store_fsm *fsm, const char *const *users, size_t n);
+
 /* Hash of a request's content for its dedupe row. request: a copy with what may differ in a repetition blanked. */
 uint64_t store_fsm_hash(store_fsm *fsm, Mesh__Msg__BodyCase kind, const void *request);
 /* Was this request stored before? Then it is answered (the old Sent, or FAULT_CONFLICT) and true is returned. */

@@ -1,4 +1,4 @@
-/* members, heads, user_chats, inbox_read. */
+/* members, heads, user_chats, inbox_read. A list ends at its limit of rows, bytes and elements, whichever is first. */
 #include "store/read.h"
 
 #include <stdlib.h>
@@ -9,11 +9,17 @@
 #define CHATS_LIMIT 100
 #define CHATS_DEFAULT 50
 #define PREVIEW_BYTES 256
+#define CHATS_SLACK 2000 /* rows of chats that were on their way when the user reached STORE_USER_CHATS_MAX */
 
 static size_t clamp(uint32_t limit, size_t fallback, size_t max)
 {
     size_t n = limit == 0 ? fallback : limit;
     return n > max ? max : n;
+}
+
+size_t store_read_elements(const Mesh__Entry *entry)
+{
+    return 2 + entry->n_users + entry->n_attachments;
 }
 
 /* ---- members ---- */
@@ -37,9 +43,9 @@ void store_read_members(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg,
     mesh__member_list__init(list);
     list->chat = mesh_arena_strdup(arena, chat->id);
     list->members = mesh_arena_alloc(arena, limit * sizeof *list->members);
-    for (size_t i = 0; i < chat->n_members; i++) {
+    for (size_t i = store_chat_place_after(chat, ask->after); i < chat->n_members; i++) {
         const store_member *member = chat->members[i];
-        if (!store_member_present(member) || strcmp(member->user, ask->after) <= 0) {
+        if (!store_member_present(member)) {
             continue;
         }
         if (list->n_members == limit) {
@@ -83,7 +89,9 @@ static mesh_err summarize(store_fsm *fsm, mesh_arena *arena, const store_chat *c
         return MESH_CORRUPT;
     }
     uint64_t seen = member->read_count > ask->own_count ? member->read_count : ask->own_count;
-    summary->unread = summary->last->count > seen ? summary->last->count - seen : 0;
+    /* own_count comes from the inbox, where one's own entry arrives a little later than here */
+    bool own = strcmp(summary->last->sender, member->user) == 0;
+    summary->unread = !own && summary->last->count > seen ? summary->last->count - seen : 0;
     summary->read_seq = member->read_seq;
     if (store_member_present(member)) {
         summary->member_count = chat->member_count;
@@ -95,7 +103,7 @@ static mesh_err summarize(store_fsm *fsm, mesh_arena *arena, const store_chat *c
     return MESH_OK;
 }
 
-/* A list of chats is a preview: where whole last entries would pass a page's bytes, their beginnings do. */
+/* A list of chats is a preview: where whole last entries would pass a page's bounds, their beginnings do. */
 static void shorten(Mesh__Entry *last)
 {
     last->n_users = 0;
@@ -113,6 +121,7 @@ void store_read_heads(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, M
     const Mesh__Heads *heads = msg->heads;
     Mesh__ChatList *list = mesh_arena_alloc(arena, sizeof *list);
     size_t bytes = 0;
+    size_t elements = 0;
     mesh__chat_list__init(list);
     list->chats = mesh_arena_alloc(arena, (heads->n_chats + 1) * sizeof *list->chats);
     for (size_t i = 0; i < heads->n_chats; i++) {
@@ -132,11 +141,13 @@ void store_read_heads(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, M
             return;
         }
         size_t size = mesh_wire_size(summary);
-        if (list->n_chats > 0 && bytes + size > STORE_PAGE_BYTES) {
+        if (list->n_chats > 0 && (bytes + size > STORE_PAGE_BYTES ||
+                                  elements + store_read_elements(summary->last) > STORE_PAGE_ELEMENTS)) {
             shorten(summary->last);
             size = mesh_wire_size(summary);
         }
         bytes += size;
+        elements += store_read_elements(summary->last);
         list->chats[list->n_chats++] = summary;
     }
     answer->body_case = MESH__MSG__BODY_CHAT_LIST;
@@ -174,8 +185,10 @@ static mesh_err scan_user_chats(store_fsm *fsm, mesh_arena *arena, const Mesh__U
     store_key_user_chats(&prefix, ask->user);
     store_kv_iter *it = store_kv_iter_new(fsm->kv, store_key_slice(&prefix));
     mesh_err err = MESH_OK;
+    size_t rows = 0;
     *n_p = 0;
-    for (store_kv_iter_first(it); store_kv_iter_valid(it); store_kv_iter_next(it)) {
+    for (store_kv_iter_first(it); store_kv_iter_valid(it) && rows < STORE_USER_CHATS_MAX + CHATS_SLACK;
+         store_kv_iter_next(it), rows++) {
         ProtobufCMessage *message;
         err = mesh_wire_unpack(&store__user_chat_row__descriptor, store_kv_iter_value(it), arena, &message);
         if (err != MESH_OK) {
@@ -243,6 +256,7 @@ static mesh_err read_rows(store_fsm *fsm, mesh_arena *arena, const Mesh__InboxRe
     store_key_inboxes(&key, ask->user);
     store_kv_iter *it = store_kv_iter_new(fsm->kv, store_key_slice(&key));
     size_t bytes = 0;
+    size_t elements = 0;
     mesh_err err = MESH_OK;
     store_key_inbox(&key, ask->user, ask->after + 1);
     for (store_kv_iter_seek(it, store_key_slice(&key)); store_kv_iter_valid(it) && page->n_entries < limit;
@@ -260,7 +274,8 @@ static mesh_err read_rows(store_fsm *fsm, mesh_arena *arena, const Mesh__InboxRe
             break;
         }
         bytes += elsewhere ? mesh_wire_size(entry) : value.size;
-        if (page->n_entries > 0 && bytes > STORE_PAGE_BYTES) {
+        elements += store_read_elements(entry);
+        if (page->n_entries > 0 && (bytes > STORE_PAGE_BYTES || elements > STORE_PAGE_ELEMENTS)) {
             break;
         }
         Mesh__InboxEntry *row = mesh_arena_alloc(arena, sizeof *row);
@@ -297,4 +312,27 @@ void store_read_inbox(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, M
     }
     answer->body_case = MESH__MSG__BODY_INBOX_PAGE;
     answer->inbox_page = page;
+}
+
+/* ---- any ---- */
+
+void store_read(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, Mesh__Msg *answer)
+{
+    switch (msg->body_case) {
+    case MESH__MSG__BODY_HISTORY:
+        store_read_history(fsm, arena, msg, answer);
+        break;
+    case MESH__MSG__BODY_MEMBERS:
+        store_read_members(fsm, arena, msg, answer);
+        break;
+    case MESH__MSG__BODY_HEADS:
+        store_read_heads(fsm, arena, msg, answer);
+        break;
+    case MESH__MSG__BODY_USER_CHATS:
+        store_read_user_chats(fsm, arena, msg, answer);
+        break;
+    default:
+        store_read_inbox(fsm, arena, msg, answer);
+        break;
+    }
 }

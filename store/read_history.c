@@ -13,7 +13,7 @@ typedef struct view {
     const store_chat *chat;
     store_span ranges[STORE_SPANS_MAX]; /* ascending, closed */
     unsigned n_ranges;
-    size_t bytes; /* of what was taken */
+    size_t bytes, elements; /* of what was taken */
 } view;
 
 static void view_open(view *v, const store_member *member)
@@ -56,7 +56,7 @@ static uint64_t visible_upto(const view *v, uint64_t seq)
 }
 
 /* Take up to limit entries from seq on, in direction step. Returns the next visible seq that was not taken, 0 for none.
- * Within a page's bytes, but at least one entry when it is the first of the page. */
+ * Within a page's bytes and elements, but at least one entry when it is the first of the page. */
 static mesh_err take(view *v, uint64_t seq, bool up, size_t limit, Mesh__Entry **to, size_t *n_p, uint64_t *next_p)
 {
     size_t n = 0;
@@ -85,8 +85,13 @@ static mesh_err take(view *v, uint64_t seq, bool up, size_t limit, Mesh__Entry *
             err = MESH_CORRUPT;
             break;
         }
+        size_t elements = store_read_elements((const Mesh__Entry *)message);
+        if (v->bytes > 0 && v->elements + elements > STORE_PAGE_ELEMENTS) {
+            break;
+        }
         at = seq;
         v->bytes += value.size;
+        v->elements += elements;
         to[n++] = (Mesh__Entry *)message;
         seq = up ? visible_from(v, seq + 1) : visible_upto(v, seq - 1);
     }
@@ -112,14 +117,17 @@ static mesh_err fill_page(view *v, const Mesh__History *history, Mesh__Page *pag
     page->entries = mesh_arena_alloc(v->arena, (limit + 1) * sizeof *page->entries);
     uint64_t next;
     mesh_err err;
+    uint64_t head = v->chat->head_seq; /* what is asked for may be any number */
     if (history->after > 0 || history->from_start) {
-        err = take(v, visible_from(v, history->after + 1), true, limit, page->entries, &page->n_entries, &next);
+        uint64_t after = history->after < head ? history->after : head;
+        err = take(v, visible_from(v, after + 1), true, limit, page->entries, &page->n_entries, &next);
         page->has_more = next != 0;
         return err;
     }
     uint64_t last = history->before > 0   ? history->before - 1
                     : history->around > 0 ? history->around
-                                          : v->chat->head_seq;
+                                          : head;
+    last = last < head ? last : head;
     size_t older = history->around > 0 && history->before == 0 ? (limit + 1) / 2 : limit;
     err = take(v, visible_upto(v, last), false, older, page->entries, &page->n_entries, &next);
     reverse(page->entries, page->n_entries);

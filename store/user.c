@@ -84,6 +84,7 @@ static mesh_err load_row(store_users *users, store_user *user)
     const Store__UserRow *row = (const Store__UserRow *)message;
     user->name = mesh_strdup(row->name);
     user->trimmed = row->trimmed;
+    user->chats = row->chats;
     return MESH_OK;
 }
 
@@ -176,6 +177,7 @@ void store_user_save(const store_user *user, store_rows *rows)
     Store__UserRow row = STORE__USER_ROW__INIT;
     row.name = user->name;
     row.trimmed = user->trimmed;
+    row.chats = user->chats;
     store_key key;
     store_key_user(&key, user->id);
     store_rows_pack(rows, &key, &row, STORE_ROW_ONLY);

@@ -19,6 +19,7 @@ typedef struct store_user {
     char *name;
     uint64_t head;    /* inbox_seq of the last row, 0 before the first */
     uint64_t trimmed; /* rows up to here are gone; always below head when there is a row */
+    uint64_t chats;   /* in their list: rows of (user, chat) */
     bool devices_loaded;
     size_t n_devices;
     store_device *devices; /* by id; room for one more than STORE_DEVICES_MAX once loaded */

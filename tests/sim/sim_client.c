@@ -145,6 +145,7 @@ static void say_hello(sim_client *c)
     request.body_case = CLIENT__REQUEST__BODY_HELLO;
     request.hello = &hello;
     c->has_hello_cursor = c->has_cursor;
+    c->acked = c->cursor > c->acked ? c->cursor : c->acked; /* a cursor says: all of this is kept */
     c->said_hello = true;
     c->hellos++;
     c->state = SIM_HELLO;

@@ -167,11 +167,46 @@ static void a_ring_travels_as_a_message(void **state)
     mesh_conf_destroy(&conf);
 }
 
+/* Slots can be given to another shard one by one; the map survives being sent on. */
+static void the_map_says_which_shard_stores_a_slot(void **state)
+{
+    (void)state;
+    mesh_conf *conf = conf_new(false);
+    mesh_ring *ring = mesh_ring_new(conf);
+    mesh_slot slot = mesh_id_slot(mesh_conf_hash_key(conf), "default/ann");
+    assert_string_equal(mesh_conf_node(conf, mesh_ring_store_of(ring, "default/ann"))->name, "store1");
+    Mesh__SlotRange range = MESH__SLOT_RANGE__INIT;
+    Mesh__SlotRange *map[] = { &range };
+    Mesh__Ring from = MESH__RING__INIT;
+    from.epoch = 1;
+    from.map = map;
+    from.n_map = 1;
+    range.shard = 1;
+    range.last = MESH_SLOTS; /* there is no such slot */
+    assert_int_equal(mesh_ring_set(ring, &from), MESH_MALFORMED);
+    assert_int_equal(mesh_ring_epoch(ring), 0);
+    range.first = range.last = slot;
+    assert_int_equal(mesh_ring_set(ring, &from), MESH_OK);
+    assert_string_equal(mesh_conf_node(conf, mesh_ring_store_of(ring, "default/ann"))->name, "store2");
+    mesh_arena *arena = mesh_arena_new();
+    Mesh__Ring *sent = mesh_ring_message(ring, arena);
+    assert_int_equal(sent->n_map, 1);
+    assert_int_equal(sent->map[0]->first, slot);
+    assert_int_equal(sent->map[0]->last, slot);
+    assert_int_equal(sent->map[0]->shard, 1);
+    mesh_arena_destroy(&arena);
+    mesh_ring_destroy(&ring);
+    mesh_conf_destroy(&conf);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_empty_ring_owns_nothing),       cmocka_unit_test(only_newer_rings_are_taken),
-        cmocka_unit_test(everybody_computes_the_same_ring), cmocka_unit_test(slots_are_spread_and_few_move),
+        cmocka_unit_test(the_map_says_which_shard_stores_a_slot),
+        cmocka_unit_test(an_empty_ring_owns_nothing),
+        cmocka_unit_test(only_newer_rings_are_taken),
+        cmocka_unit_test(everybody_computes_the_same_ring),
+        cmocka_unit_test(slots_are_spread_and_few_move),
         cmocka_unit_test(a_ring_travels_as_a_message),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
