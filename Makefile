@@ -57,26 +57,38 @@ $(B)/tests/story/%: $(B)/tests/story/%.o $(SIM_O) $(B)/libparley.a
 $(B)/tests/random/%: $(B)/tests/random/%.o $(SIM_O) $(B)/libparley.a
 	$(CC) $(LDFLAGS_$(MODE)) -o $@ $^ $(LDLIBS)
 
-unit: $(UNIT)
-story: $(STORY)
-random: $(RANDOM_T)
+build-unit: $(UNIT)
+build-story: $(STORY)
+build-random: $(RANDOM_T)
+build-live build-web: $(B)/parley
 
-# ---- checking: everything under ASan and UBSan ----
-RUN := scripts/run-tests.sh build/asan
+# ---- checking: everything under ASan and UBSan, if MODE on the command line does not say otherwise ----
+TEST_MODE := $(if $(filter command line,$(origin MODE)),$(MODE),asan)
+TEST_B := $(if $(filter command line,$(origin B)),$(B),build/$(TEST_MODE))
+RUN := scripts/run-tests.sh
+
+unit story random live web:
+	$(MAKE) -s -j2 MODE=$(TEST_MODE) build-$@
+	$(RUN) $(TEST_B) $@
+
+fuzz:
+	$(MAKE) -s -j2 build-fuzz
+	$(RUN) build/fuzz fuzz
 
 check: check-build
-	$(RUN) lint unit story random live web fuzz
+	$(RUN) build/asan lint unit story random live web fuzz
 
 check-build:
-	$(MAKE) -s -j2 MODE=asan all unit story random
-	$(MAKE) -s -j2 MODE=fuzz CC=clang fuzz
+	$(MAKE) -s -j2 MODE=asan all build-unit build-story build-random
+	$(MAKE) -s -j2 build-fuzz
 
-# what does not fit into the minutes of `check`
-check-long:
-	$(MAKE) -s -j2 MODE=tsan all unit
-	scripts/run-tests.sh build/tsan unit
-	$(MAKE) check-build
-	RANDOM_SECONDS=1800 FUZZ_SECONDS=120 $(RUN) lint unit story random live web fuzz
+# what does not fit into the minutes of `check`: data races, uninitialised memory, an hour of seeds and of fuzzing
+check-long: check-build
+	$(MAKE) -s -j2 MODE=tsan build-unit
+	$(MAKE) -s -j2 MODE=release build-unit
+	$(RUN) build/tsan unit
+	$(RUN) build/release valgrind
+	RANDOM_SECONDS=1800 FUZZ_SECONDS=120 $(RUN) build/asan lint unit story random live web fuzz
 
 lint:
 	scripts/lint.sh
@@ -104,4 +116,5 @@ clean:
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 .SECONDARY:
-.PHONY: all unit story random check check-build check-long lint format install clean
+.PHONY: all unit story random live web fuzz check check-build check-long lint format install clean \
+    build-unit build-story build-random build-live build-web

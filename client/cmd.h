@@ -5,7 +5,7 @@
 
 int client_cmd_edge(int argc, char **argv); /* cmd_node.c: the three roles are started alike */
 int client_cmd_router(int argc, char **argv);
-int client_cmd_store(int argc, char **argv); /* and `store salvage` */
+int client_cmd_store(int argc, char **argv); /* and `store salvage`, `store new-era` */
 int client_cmd_serve(int argc, char **argv);
 int client_cmd_init(int argc, char **argv);
 int client_cmd_token(int argc, char **argv);
@@ -15,5 +15,6 @@ int client_cmd_wait(int argc, char **argv);
 int client_cmd_chat(int argc, char **argv);
 int client_cmd_replay(int argc, char **argv);
 int client_cmd_salvage(int argc, char **argv);
+int client_cmd_new_era(int argc, char **argv); /* cmd_salvage.c */
 
 #endif

@@ -1,5 +1,9 @@
+#include <errno.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/args.h"
 #include "client/cmd.h"
@@ -32,19 +36,49 @@ static int print_defaults(void)
     return 0;
 }
 
+static void print_problem(void *arg, const char *what)
+{
+    client_args_fail("%s: %s", (const char *)arg, what);
+}
+
+/* Files of this machine that edges cannot do without. Only a path that leads nowhere is a problem: who may read the
+ * key is not for who asks to say. */
+static size_t check_file(const char *conf_path, const char *setting, const char *path)
+{
+    bool gone = path[0] != '\0' && access(path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR);
+    if (gone) {
+        client_args_fail("%s: %s: %s: %s", conf_path, setting, path, strerror(errno));
+    }
+    return gone;
+}
+
+static int check(const mesh_conf *conf, const char *path)
+{
+    size_t n = mesh_conf_check(conf, print_problem, (void *)(uintptr_t)path);
+    const char *web_dir = mesh_conf_str(conf, "edge.web_dir");
+    char *page = client_data_path(web_dir, "index.html");
+    n += check_file(path, "edge.token_key_file", mesh_conf_str(conf, "edge.token_key_file"));
+    n += web_dir[0] ? check_file(path, "edge.web_dir", page) : 0; /* empty: none is served */
+    free(page);
+    if (n > 0) {
+        return 1;
+    }
+    printf("%s is good: %zu nodes\n", path, mesh_conf_nodes(conf));
+    return 0;
+}
+
 int client_cmd_config(int argc, char **argv)
 {
     const client_option options[] = { { NULL, NULL, NULL, NULL } };
     const char *words[3] = { NULL, NULL, NULL };
-    const client_args args = {
-        "parley config check FILE | show FILE | nodes FILE | get FILE SECTION.KEY | defaults",
-        "check: is FILE good?  show: every setting in force  nodes: name, role and endpoint of each  get: one value\n"
-        "defaults: every setting with its default",
-        options,
-        words,
-        1,
-        3
-    };
+    const client_args args = { "parley config check FILE | show FILE | nodes FILE | get FILE SECTION.KEY | defaults",
+                               "check: is FILE good for a cluster, are the edges' files there?  show: every setting in "
+                               "force  nodes: name, role and endpoint of each  get: one value\n"
+                               "defaults: every setting with its default",
+                               options,
+                               words,
+                               1,
+                               3 };
     int code;
     int n = client_args_parse(&args, argc, argv, &code);
     if (n < 0) {
@@ -71,7 +105,7 @@ int client_cmd_config(int argc, char **argv)
     } else if (strcmp(what, "show") == 0) {
         mesh_conf_dump(conf, stdout);
     } else {
-        printf("%s is good: %zu nodes\n", words[1], mesh_conf_nodes(conf));
+        code = check(conf, words[1]);
     }
     mesh_conf_destroy(&conf);
     return code;

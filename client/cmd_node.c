@@ -94,5 +94,8 @@ int client_cmd_store(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "salvage") == 0) {
         return client_cmd_salvage(argc - 1, argv + 1);
     }
+    if (argc > 1 && strcmp(argv[1], "new-era") == 0) {
+        return client_cmd_new_era(argc - 1, argv + 1);
+    }
     return node(MESH_STORE, argc, argv);
 }

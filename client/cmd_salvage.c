@@ -73,3 +73,30 @@ int client_cmd_salvage(int argc, char **argv)
     }
     return err == MESH_OK ? 0 : 1;
 }
+
+int client_cmd_new_era(int argc, char **argv)
+{
+    const char *words[1];
+    const client_option options[] = { { NULL, NULL, NULL, NULL } };
+    const client_args args = {
+        "parley store new-era DIR",
+        "For the stopped store DIR that was put back from a backup: clients may have seen more than it holds, so the\n"
+        "place each has kept in its inbox is void and it starts from a resync. `store salvage` does this by itself.",
+        options,
+        words,
+        1,
+        1
+    };
+    int code;
+    if (client_args_parse(&args, argc, argv, &code) < 0) {
+        return code;
+    }
+    char why[512] = "";
+    uint64_t era;
+    if (store_salvage_new_era(words[0], &era, why, sizeof why) != MESH_OK) {
+        client_args_fail("%s", why);
+        return 1;
+    }
+    printf("%s has a new era\n", words[0]);
+    return 0;
+}

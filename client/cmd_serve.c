@@ -1,8 +1,11 @@
 /* client/cmd_serve.c: all roles in this process, one thread each, over inproc. */
+#include <errno.h>
+#include <netdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "client/args.h"
@@ -42,13 +45,37 @@ static void greet(const char *dir, int port, const char *program)
            "  ann   %s\n"
            "  bob   %s\n\n"
            "next, in other terminals:\n"
-           "  %s chat --user ann --data %s\n"
-           "  %s chat --user bob --data %s\n"
-           "  %s replay tests/data/ubuntu-irc/2004-12-25.train-c.txt --data %s\n",
-           dir, port, ann ? ann : "", bob ? bob : "", program, dir, program, dir, program, dir);
+           "  %s chat --user ann --port %d --data %s\n"
+           "  %s chat --user bob --port %d --data %s\n"
+           "  %s replay tests/data/ubuntu-irc/2004-12-25.train-c.txt --port %d --data %s\n",
+           dir, port, ann ? ann : "", bob ? bob : "", program, port, dir, program, port, dir, program, port, dir);
     fflush(stdout);
     free(ann);
     free(bob);
+}
+
+/* The edge would say so too, but only in its log, among the lines of the others as they stop. */
+static bool port_is_free(const mesh_conf *conf)
+{
+    const char *host = mesh_conf_str(conf, "edge.host");
+    const char *port = mesh_conf_str(conf, "edge.port");
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
+    struct addrinfo *info = NULL;
+    if (getaddrinfo(host, port, &hints, &info) != 0) {
+        return true; /* not known here: the edge tells why */
+    }
+    int on = 1;
+    int fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool taken = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+                 bind(fd, info->ai_addr, info->ai_addrlen) != 0 && errno == EADDRINUSE;
+    if (fd >= 0) {
+        close(fd);
+    }
+    freeaddrinfo(info);
+    if (taken) {
+        client_args_fail("port %s is taken by another process: choose one with --port", port);
+    }
+    return !taken;
 }
 
 static bool await_message(const char *dir, const mesh_conf *conf)
@@ -134,12 +161,13 @@ static mesh_conf *prepare(const char *dir, int64_t port)
     char number[24];
     snprintf(number, sizeof number, "%lld", (long long)port);
     bool ok = conf && client_roles_place(conf, dir) && mesh_conf_set(conf, "edge.drain_ms", DRAIN_MS) == MESH_OK &&
+              mesh_conf_set(conf, "edge.reuse_port", "0") == MESH_OK && /* nobody else's clients */
               (port == 0 || mesh_conf_set(conf, "edge.port", number) == MESH_OK);
     if (ok && !all_inproc(conf)) {
         client_args_fail("%s is a cluster of processes: scripts/cluster.sh up --data %s runs it", dir, dir);
         ok = false;
     }
-    if (!ok) {
+    if (!ok || !port_is_free(conf)) {
         mesh_conf_destroy(&conf);
     }
     return conf;

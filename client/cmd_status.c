@@ -194,6 +194,13 @@ static bool http_metrics(int port, mesh_buf *out)
     return ok;
 }
 
+/* What stands below an answer's head; an edge closes after it, so it is neither chunked nor cut. */
+static const char *http_body(const mesh_buf *answer)
+{
+    const char *end = strstr((const char *)answer->data, "\r\n\r\n");
+    return end ? end + 4 : "";
+}
+
 static mesh_peer who_answered(const mesh_conf *conf, const char *text)
 {
     char name[MESH_NODE_NAME_MAX + 1];
@@ -212,9 +219,9 @@ static void ask_edges(asked *a)
     for (size_t i = 0; i < edges * TRIES_PER_EDGE && seen < edges; i++) {
         mesh_buf text = { 0 };
         bool ok = http_metrics(port, &text);
-        mesh_peer peer = ok ? who_answered(a->conf, (const char *)text.data) : MESH_NO_PEER;
+        mesh_peer peer = ok ? who_answered(a->conf, http_body(&text)) : MESH_NO_PEER;
         if (peer != MESH_NO_PEER && !a->texts[peer]) {
-            a->texts[peer] = mesh_strdup((const char *)text.data);
+            a->texts[peer] = mesh_strdup(http_body(&text));
             seen++;
         }
         mesh_buf_fini(&text);
@@ -246,12 +253,22 @@ static int print_all(const asked *a)
     return down ? 1 : 0;
 }
 
+/* One block per node, each Prometheus text of its own. */
+static void print_raw(const asked *a)
+{
+    for (size_t i = 0; i < mesh_conf_nodes(a->conf); i++) {
+        if (a->texts[i]) {
+            printf("# node %s\n%s", mesh_conf_node(a->conf, (mesh_peer)i)->name, a->texts[i]);
+        }
+    }
+}
+
 int client_cmd_status(int argc, char **argv)
 {
     const char *dir = "data", *raw = NULL;
     const client_option options[] = {
         { "data", "DIR", "the cluster's directory (data)", &dir },
-        { "metrics", NULL, "print every metric of every node instead", &raw },
+        { "metrics", NULL, "print every metric instead, a block of Prometheus text per node", &raw },
         { NULL, NULL, NULL, NULL },
     };
     const client_args args = { "parley status [options]",
@@ -277,10 +294,12 @@ int client_cmd_status(int argc, char **argv)
     code = 1;
     if (ask_nodes(&a, dir)) {
         ask_edges(&a);
-        for (size_t i = 0; raw && i < mesh_conf_nodes(conf); i++) {
-            fputs(a.texts[i] ? a.texts[i] : "", stdout);
+        if (raw) {
+            print_raw(&a);
+            code = 0;
+        } else {
+            code = print_all(&a);
         }
-        code = raw ? 0 : print_all(&a);
     } else {
         client_args_fail("the links cannot be set up with the keys in %s/keys", dir);
     }

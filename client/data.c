@@ -220,6 +220,12 @@ mesh_err client_data_make(const client_data_plan *plan, char *why, size_t why_si
 
 /* ---- finding ---- */
 
+static void warn(void *arg, const char *what)
+{
+    (void)arg;
+    fprintf(stderr, "parley: warning: %s\n", what);
+}
+
 mesh_conf *client_data_conf(const char *path)
 {
     char why[512] = "";
@@ -228,6 +234,8 @@ mesh_conf *client_data_conf(const char *path)
     if (err != MESH_OK) {
         client_args_fail("%s", why[0] ? why : mesh_err_name(err));
         mesh_conf_destroy(&conf);
+    } else {
+        mesh_conf_check_environment(environ, warn, NULL);
     }
     return conf;
 }

@@ -28,7 +28,7 @@ bool client_data_exists(const char *dir, const char *name);
  * Errors: MESH_CONFLICT there is a cluster.conf already; MESH_IO. */
 MESH_MUST mesh_err client_data_make(const client_data_plan *plan, char *why, size_t why_size);
 
-/* Load a config. NULL: one line was printed. Yours. */
+/* Load a config; warns of variables that look like settings and are none. NULL: one line was printed. Yours. */
 mesh_conf *client_data_conf(const char *path);
 
 /* The key that signs tokens. Errors: MESH_IO it cannot be read; MESH_MALFORMED it is too short. */

@@ -132,6 +132,7 @@ void edge_answer_take(edge_core *core, mesh_peer from, const Mesh__Msg *msg, mes
         s->name = r->name;
         r->name = NULL;
     }
+    edge_table_log(r, mesh_msg_kind_name(msg), fault ? msg->fault->code : FAULT_NONE);
     edge_table_remove(core, r);
     if (!attach) {
         give(core, s, id, msg, now);

@@ -3,12 +3,14 @@
 #include "edge/core.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "edge/state.h"
 #include "mesh/alloc.h"
+#include "mesh/log.h"
 
 edge_core *edge_core_new(const edge_core_conf *conf, mesh_time now)
 {
@@ -136,6 +138,7 @@ mesh_err edge_core_open(edge_core *core, edge_codec_kind codec, const char *toke
     s->opened = s->seen = s->progress_at = now.mono;
     s->token_until = s->drain_at = MESH_NEVER;
     edge_limit_init(&s->limit, core->burst, now.mono);
+    edge_limit_init(&s->patience, EDGE_LIMITED_MAX, now.mono);
     TAILQ_INIT(&s->requests);
     int rc = zhashx_insert(core->sessions, &s->id, s);
     assert(rc == 0);
@@ -152,17 +155,23 @@ mesh_err edge_core_open(edge_core *core, edge_codec_kind codec, const char *toke
 static bool within_rate(edge_core *core, edge_session *s, uint64_t id, bool cheap, mesh_time now)
 {
     uint32_t after_ms;
-    if (edge_limit_take(&s->limit, core->rate, core->burst, cheap ? EDGE_LIMIT_ACK : EDGE_LIMIT_REQUEST, now.mono,
-                        &after_ms)) {
-        s->limited = 0;
+    uint32_t ignored;
+    int64_t cost = cheap ? EDGE_LIMIT_ACK : EDGE_LIMIT_REQUEST;
+    if (edge_limit_take(&s->limit, core->rate, core->burst, cost, now.mono, &after_ms)) {
         return true;
     }
     mesh_stats_add(core->stats, EDGE_STAT_LIMITED, 1);
     edge_core_error(core, s, id, FAULT_RATE_LIMITED, after_ms, NULL, now);
-    if (++s->limited >= EDGE_LIMITED_MAX) {
+    if (!edge_limit_take(&s->patience, core->rate, EDGE_LIMITED_MAX, cost, now.mono, &ignored)) {
         edge_core_close(core, s, EDGE_CLOSE_FLOOD, now);
     }
     return false;
+}
+
+size_t edge_core_input_max(const edge_core *core, edge_session_id session)
+{
+    const edge_session *s = edge_core_find(core, session);
+    return s != NULL && s->user != NULL ? EDGE_FRAME_MAX : EDGE_HELLO_FRAME_MAX;
 }
 
 void edge_core_input(edge_core *core, edge_session_id session, mesh_slice bytes, mesh_time now, mesh_out *out)
@@ -214,13 +223,21 @@ void edge_core_refuse(edge_core *core, edge_session_id session, uint32_t fault, 
     }
 }
 
+static void log_end(const edge_session *s, mesh_time now)
+{
+    /* a socket that never proved anything is counted, and a line only for whoever looks closely */
+    mesh_log(s->user != NULL ? MESH_INFO : MESH_DEBUG, "session_ended",
+             "session=%016" PRIx64 " user=%s device=%s reason=%s ms=%" PRId64, s->id, s->user, s->device,
+             s->state == EDGE_CLOSED ? edge_close_get(s->close_code)->name : "left", now.mono - s->opened);
+}
+
 void edge_core_closed(edge_core *core, edge_session_id session, mesh_time now, mesh_out *out)
 {
-    (void)now;
     edge_session *s = edge_core_find(core, session);
     if (s == NULL) {
         return;
     }
+    log_end(s, now);
     if (s->user != NULL && s->router != MESH_NO_PEER && core->peers[s->router].up) {
         Mesh__Detach detach = MESH__DETACH__INIT;
         detach.user = s->user;

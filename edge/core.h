@@ -16,16 +16,13 @@
 #include "mesh/stats.h"
 
 #define EDGE_FRAME_MAX (512u * 1024)      /* one WebSocket message */
+#define EDGE_HELLO_FRAME_MAX (8u * 1024)   /* the same before hello: a stranger may not hold much; a token is 4 KiB */
 #define EDGE_FRAMES_PER_MESSAGE 256       /* lines in one */
 #define EDGE_TEXT_MAX 100000              /* code points of a body */
 #define EDGE_SENDQ_MAX (1024u * 1024)     /* bytes waiting for one socket; above: entries wait at the router, answers close it */
 #define EDGE_HELLO_MS 10000
-#define EDGE_HEARTBEAT_MS 30000
 #define EDGE_REQUESTS_MAX 128             /* of one session without an answer; beyond: FAULT_BUSY */
-#define EDGE_RATE_PER_S 100               /* requests a second per session, */
-#define EDGE_RATE_BURST 500               /* and this many at once; beyond: FAULT_RATE_LIMITED; setting edge.rate, edge.burst */
 #define EDGE_ATTACH_PER_TURN 256          /* re-attaches after a ring change, paced */
-#define EDGE_DRAIN_MS 20000               /* clients are told to go over this long */
 #define EDGE_PAGE_MAX 200
 
 /* Close codes: edge/close.h. */
@@ -49,7 +46,9 @@ void edge_core_destroy(edge_core **core_p);
 /* A WebSocket was opened. token: from the second subprotocol entry, NULL if none. Errors: MESH_FULL. */
 MESH_MUST mesh_err edge_core_open(edge_core *core, edge_codec_kind codec, const char *token, mesh_time now,
                                   edge_session_id *session_p);
-/* One whole WebSocket message, at most EDGE_FRAME_MAX (the shell cuts earlier). */
+/* The largest message session may send now: EDGE_FRAME_MAX, before hello EDGE_HELLO_FRAME_MAX. */
+size_t edge_core_input_max(const edge_core *core, edge_session_id session);
+/* One whole WebSocket message, at most edge_core_input_max (the shell cuts earlier). */
 void edge_core_input(edge_core *core, edge_session_id session, mesh_slice bytes, mesh_time now, mesh_out *out);
 /* The shell refused input itself: fault is what to tell and close with (FAULT_TOO_BIG, FAULT_MALFORMED). */
 void edge_core_refuse(edge_core *core, edge_session_id session, uint32_t fault, mesh_time now);
@@ -70,7 +69,7 @@ void edge_core_message(edge_core *core, mesh_peer from, const Mesh__Msg *msg, me
 void edge_core_up(edge_core *core, mesh_peer peer, uint64_t boot, mesh_time now, mesh_out *out);
 void edge_core_down(edge_core *core, mesh_peer peer, mesh_time now, mesh_out *out);
 mesh_ms edge_core_turn(edge_core *core, mesh_time now, mesh_out *out);
-void edge_core_drain(edge_core *core, mesh_time now); /* no new sockets; reconnect to all, spread over EDGE_DRAIN_MS */
+void edge_core_drain(edge_core *core, mesh_time now); /* no new sockets; reconnect to all, spread over edge.drain_ms */
 size_t edge_core_sessions(const edge_core *core);
 mesh_stats *edge_core_stats(edge_core *core);
 const mesh_ring *edge_core_ring(const edge_core *core);

@@ -1,9 +1,11 @@
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "edge/state.h"
 #include "edge/token.h"
 #include "mesh/alloc.h"
+#include "mesh/log.h"
 
 #define FEATURES_MAX 32
 #define WORD_MAX 64 /* bytes of a feature and of the client's name */
@@ -84,6 +86,8 @@ void edge_hello_take(edge_core *core, edge_session *s, uint64_t id, const Client
         s->forwarded = s->acked = hello->cursor->inbox_seq;
     }
     mesh_stats_add(core->stats, EDGE_STAT_HELLOS, 1);
+    mesh_log(MESH_INFO, "session_started", "session=%016" PRIx64 " user=%s device=%s client=%s cursor=%" PRIu64, s->id,
+             s->user, s->device, hello->client, s->forwarded);
     edge_session_move(s, EDGE_ATTACHING);
     edge_attach_send(core, s, now, out);
     edge_timer_place(core, s, now);

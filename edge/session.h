@@ -64,7 +64,6 @@ struct edge_session {
     bool inactive;    /* what the client said with `state` */
     bool close_shown; /* the shell was given close_code */
     uint16_t close_code;
-    uint16_t limited; /* frames in a row that were over the rate */
 
     char *token;  /* of the socket, until hello */
     char *user;   /* qualified; NULL before hello */
@@ -95,9 +94,10 @@ struct edge_session {
     mesh_ms progress_at; /* the queue was empty, or some of it went out */
 
     edge_limit limit;
-    mesh_buf queue;     /* whole frames, but for what was written of the first */
-    size_t queue_start; /* bytes of queue that were written */
-    size_t chunk;       /* bytes shown to the shell and not yet written: they stay one piece */
+    edge_limit patience; /* refusals it may still cause: they come back at the rate, and none left is a flood */
+    mesh_buf queue;      /* whole frames, but for what was written of the first */
+    size_t queue_start;  /* bytes of queue that were written */
+    size_t chunk;        /* bytes shown to the shell and not yet written: they stay one piece */
 };
 
 const char *edge_state_name(edge_state state);

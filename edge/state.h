@@ -18,9 +18,9 @@
 #define EDGE_ATTACH_RETRY_MS 100 /* first pause after a refused attach, doubled up to EDGE_ATTACH_MS */
 #define EDGE_ROUTER_WAIT_MS 500  /* look again for a router when there is none */
 #define EDGE_ANSWERS_MAX (EDGE_SENDQ_MAX + 1024u * 1024) /* bytes queued with answers; beyond: closed as slow */
-#define EDGE_LIMITED_MAX 1000                            /* limited frames in a row; then closed as flood */
-#define EDGE_CLOSE_MS 30000                              /* a closed session's last bytes may take this long */
-#define EDGE_LINGER_MS 1000 /* from `reconnect` to close, so that answers on their way still come */
+#define EDGE_LIMITED_MAX 1000 /* refused frames, less what edge.rate has forgiven since; beyond: closed as flood */
+#define EDGE_CLOSE_MS 30000   /* a closed session's last bytes may take this long */
+#define EDGE_LINGER_MS 1000   /* from `reconnect` to close, so that answers on their way still come */
 #define EDGE_DRAIN_JITTER_MS 1000
 #define EDGE_CREDIT 256     /* as ROUTER_CREDIT: told in welcome, and a session without credit is not stuck */
 #define EDGE_GROUP_MAX 1000 /* members of a group */
@@ -67,6 +67,7 @@ struct edge_request { /* one message to a router that has an answer to come */
     uint64_t corr;    /* key of the core's table */
     edge_session *session;
     uint64_t client_id;
+    uint64_t trace;
     Mesh__Msg__BodyCase answer; /* the kind it must have, if it is not a fault */
     mesh_peer peer;
     mesh_ms deadline;
@@ -137,7 +138,8 @@ mesh_ms edge_timer_next(const edge_core *core);
 edge_request *edge_table_ask(edge_core *core, edge_session *s, uint64_t client_id, Mesh__Msg *msg, const char *key,
                              Mesh__Msg__BodyCase answer, mesh_time now, mesh_out *out);
 edge_request *edge_table_find(const edge_core *core, uint64_t corr);
-void edge_table_remove(edge_core *core, edge_request *r); /* and free it */
+void edge_table_log(const edge_request *r, const char *kind, uint32_t fault); /* the end of r's trace */
+void edge_table_remove(edge_core *core, edge_request *r);                     /* and free it */
 void edge_table_expire(edge_core *core, mesh_time now);
 void edge_table_lost(edge_core *core, mesh_peer peer,
                      mesh_time now);                      /* answers unavailable to all that waits for peer */

@@ -1,8 +1,10 @@
 #include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "edge/state.h"
 #include "mesh/alloc.h"
+#include "mesh/log.h"
 
 mesh_peer edge_table_router(const edge_core *core, const char *key)
 {
@@ -58,8 +60,17 @@ edge_request *edge_table_ask(edge_core *core, edge_session *s, uint64_t client_i
     msg->corr = r->corr;
     msg->ttl_ms = (uint32_t)ttl;
     edge_table_stamp(core, msg, key);
+    r->trace = msg->trace;
+    mesh_log(MESH_DEBUG, "request", "trace=%016" PRIx64 " type=%s session=%016" PRIx64 " user=%s key=%s to=%s",
+             r->trace, mesh_msg_kind_name(msg), s->id, s->user, key, mesh_conf_node(core->conf, peer)->name);
     mesh_out_put(out, peer, msg);
     return r;
+}
+
+void edge_table_log(const edge_request *r, const char *kind, uint32_t fault)
+{
+    mesh_log(MESH_DEBUG, "answer", "trace=%016" PRIx64 " type=%s fault=%s session=%016" PRIx64, r->trace, kind,
+             fault == FAULT_NONE ? "none" : mesh_fault_get(fault)->name, r->session->id);
 }
 
 edge_request *edge_table_find(const edge_core *core, uint64_t corr)
@@ -88,12 +99,14 @@ void edge_table_expire(edge_core *core, mesh_time now)
     while ((r = TAILQ_FIRST(&core->waiting)) != NULL && r->deadline <= now.mono) {
         edge_session *s = r->session;
         uint64_t id = r->client_id;
+        edge_table_log(r, "expired", FAULT_UNAVAILABLE);
         edge_table_remove(core, r);
         mesh_stats_add(core->stats, EDGE_STAT_EXPIRED, 1);
         edge_core_error(core, s, id, FAULT_UNAVAILABLE, 0, NULL, now);
     }
     while ((r = TAILQ_FIRST(&core->attaching)) != NULL && r->deadline <= now.mono) {
         edge_session *s = r->session;
+        edge_table_log(r, "expired", FAULT_UNAVAILABLE);
         edge_table_remove(core, r);
         edge_attach_failed(core, s, FAULT_NONE, now);
     }
@@ -111,6 +124,7 @@ void edge_table_lost(edge_core *core, mesh_peer peer, mesh_time now)
         next = TAILQ_NEXT(r, age);
         if (r->peer == peer) {
             lost[n++] = (struct lost){ r->session, r->client_id };
+            edge_table_log(r, "lost", FAULT_UNAVAILABLE);
             edge_table_remove(core, r);
         }
     }

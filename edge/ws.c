@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "edge/partial.h"
 #include "mesh/alloc.h"
 #include "mesh/fault.h"
 #include "mesh/log.h"
@@ -14,7 +15,6 @@
 #define RX_BUFFER 1024 /* per connection, for ever: the largest part of an idle one */
 #define TX_PACKET 65536
 #define CLOSE_REASON_MAX 123 /* a control frame carries 125 bytes */
-#define KEEP_AHEAD 65536
 #define DESTROY_TURNS 1000
 
 enum {
@@ -23,6 +23,8 @@ enum {
     STAT_MESSAGES_OUT,
     STAT_BYTES_IN,
     STAT_BYTES_OUT,
+    STAT_PARTIAL,
+    STAT_PARTIAL_FULL,
     STAT_TOO_BIG,
     STAT_WRONG_OPCODE,
     STAT_CLOSED_BY_US,
@@ -40,6 +42,10 @@ static const mesh_stat_info STAT_INFOS[STATS] = {
                         "dir=\"in\"" },
     [STAT_BYTES_OUT] = { "parley_edge_ws_bytes_total", "Payload bytes of WebSocket messages.", MESH_COUNTER,
                          "dir=\"out\"" },
+    [STAT_PARTIAL] = { "parley_edge_ws_partial_bytes", "Bytes held for messages of which a part has come.", MESH_GAUGE,
+                       NULL },
+    [STAT_PARTIAL_FULL] = { "parley_edge_ws_partial_full_total",
+                            "Messages cut because all half-received ones together held too much.", MESH_COUNTER, NULL },
     [STAT_TOO_BIG] = { "parley_edge_ws_too_big_total", "Messages cut at the size limit.", MESH_COUNTER, NULL },
     [STAT_WRONG_OPCODE] = { "parley_edge_ws_wrong_opcode_total", "Text for protobuf or binary for JSON.", MESH_COUNTER,
                             NULL },
@@ -56,10 +62,8 @@ typedef struct socket_state { /* libwebsockets' per-session memory: small, there
     edge_session_id id;       /* 0: the core knows nothing of it any more */
     struct lws *wsi;
     edge_address *address;
-    uint8_t *message; /* a message being put together */
-    uint32_t size;
-    uint32_t cap;
-    uint32_t turn; /* last turn that looked at it */
+    edge_partial partial; /* a message being put together */
+    uint32_t turn;        /* last turn that looked at it */
     uint8_t kind;
     uint8_t begun;    /* a part of the message being written has left */
     uint8_t skipping; /* the rest of the message coming in is refused */
@@ -83,6 +87,7 @@ struct edge_ws {
     mesh_ms look_at;
     struct socket_list closing; /* the one that waits longest first */
     size_t open;
+    edge_partial_pool partials;
     mesh_buf paused; /* session ids */
     uint32_t turn;
     struct {
@@ -97,14 +102,6 @@ struct edge_ws {
 
 /* ---- leaving ---- */
 
-static void drop_message(socket_state *s)
-{
-    free(s->message);
-    s->message = NULL;
-    s->size = 0;
-    s->cap = 0;
-}
-
 /* The core's session ends now, even if the socket takes its time. */
 static void leave_core(edge_ws *ws, socket_state *s, mesh_time now)
 {
@@ -114,7 +111,7 @@ static void leave_core(edge_ws *ws, socket_state *s, mesh_time now)
         zhashx_delete(ws->blocked, &s->id);
         s->waiting = 0;
         s->id = 0;
-        drop_message(s);
+        edge_partial_drop(&ws->partials, &s->partial);
         edge_core_closed(ws->conf.core, id, now, ws->conf.out);
     }
 }
@@ -163,7 +160,7 @@ static void closed(edge_ws *ws, socket_state *s)
         TAILQ_REMOVE(&ws->closing, s, close);
         s->closing = 0;
     }
-    drop_message(s);
+    edge_partial_drop(&ws->partials, &s->partial);
     ws->open--;
     edge_address *address = s->address;
     s->address = NULL;
@@ -322,62 +319,52 @@ void edge_ws_resume(edge_ws *ws)
     mesh_buf_clear(&ws->paused);
 }
 
-static void keep(socket_state *s, const uint8_t *in, size_t size, size_t remaining)
+static void refuse(edge_ws *ws, socket_state *s, uint32_t fault, unsigned stat, mesh_time now)
 {
-    if (size == 0) {
-        return;
-    }
-    size_t need = s->size + size;
-    if (need > s->cap) {
-        size_t cap = need + (remaining < KEEP_AHEAD ? remaining : KEEP_AHEAD); /* what is declared may never come */
-        if (cap < 2 * (size_t)s->cap) {
-            cap = 2 * (size_t)s->cap;
-        }
-        s->cap = (uint32_t)(cap < EDGE_FRAME_MAX ? cap : EDGE_FRAME_MAX);
-        s->message = mesh_realloc(s->message, s->cap);
-    }
-    memcpy(s->message + s->size, in, size);
-    s->size += (uint32_t)size;
+    edge_partial_drop(&ws->partials, &s->partial);
+    s->skipping = 1;
+    mesh_stats_add(ws->stats, stat, 1);
+    edge_core_refuse(ws->conf.core, s->id, fault, now);
 }
 
-static void refuse(edge_ws *ws, socket_state *s, uint32_t fault, mesh_time now)
+/* The last piece of a message; of a small one that came whole, the only one, and no copy is made. */
+static void take_message(edge_ws *ws, socket_state *s, mesh_slice piece, mesh_time now)
 {
-    drop_message(s);
-    s->skipping = 1;
-    mesh_stats_add(ws->stats, fault == FAULT_TOO_BIG ? STAT_TOO_BIG : STAT_WRONG_OPCODE, 1);
-    edge_core_refuse(ws->conf.core, s->id, fault, now);
+    mesh_slice whole = s->partial.bytes ? (mesh_slice){ .data = s->partial.bytes, .size = s->partial.size } : piece;
+    mesh_stats_add(ws->stats, STAT_MESSAGES_IN, 1);
+    edge_core_input(ws->conf.core, s->id, whole, now, ws->conf.out);
+    edge_partial_drop(&ws->partials, &s->partial);
+    if (mesh_out_bytes(ws->conf.out) > EDGE_WS_OUT_HIGH) {
+        pause_reading(ws, s);
+    }
 }
 
 static void receive(edge_ws *ws, socket_state *s, const uint8_t *in, size_t size)
 {
     mesh_time now = mesh_clock_now();
-    size_t remaining = lws_remaining_packet_payload(s->wsi);
+    uint64_t declared = lws_remaining_packet_payload(s->wsi);
     bool final = lws_is_final_fragment(s->wsi);
     if (s->id == 0) {
         return;
     }
+    mesh_slice piece = { .data = in, .size = size };
+    size_t max = edge_core_input_max(ws->conf.core, s->id);
     mesh_stats_add(ws->stats, STAT_BYTES_IN, size);
     if (s->skipping) {
         edge_core_pong(ws->conf.core, s->id, now);
-    } else if (remaining > EDGE_FRAME_MAX || s->size + size + remaining > EDGE_FRAME_MAX) {
-        refuse(ws, s, FAULT_TOO_BIG, now);
     } else if (lws_frame_is_binary(s->wsi) != (s->kind == EDGE_PROTOBUF)) {
-        refuse(ws, s, FAULT_MALFORMED, now);
-    } else if (final) {
-        mesh_slice whole = { .data = in, .size = size };
-        if (s->message) {
-            keep(s, in, size, 0);
-            whole = (mesh_slice){ .data = s->message, .size = s->size };
-        }
-        mesh_stats_add(ws->stats, STAT_MESSAGES_IN, 1);
-        edge_core_input(ws->conf.core, s->id, whole, now, ws->conf.out);
-        drop_message(s);
-        if (mesh_out_bytes(ws->conf.out) > EDGE_WS_OUT_HIGH) {
-            pause_reading(ws, s);
-        }
+        refuse(ws, s, FAULT_MALFORMED, STAT_WRONG_OPCODE, now);
+    } else if (final && !s->partial.bytes && size <= max) {
+        take_message(ws, s, piece, now);
     } else {
-        keep(s, in, size, remaining);
-        edge_core_pong(ws->conf.core, s->id, now);
+        mesh_err err = edge_partial_put(&ws->partials, &s->partial, piece, declared, max);
+        if (err != MESH_OK) {
+            refuse(ws, s, FAULT_TOO_BIG, err == MESH_FULL ? STAT_PARTIAL_FULL : STAT_TOO_BIG, now);
+        } else if (final) {
+            take_message(ws, s, piece, now);
+        } else {
+            edge_core_pong(ws->conf.core, s->id, now);
+        }
     }
     if (final) {
         s->skipping = 0;
@@ -515,6 +502,7 @@ mesh_err edge_ws_new(const edge_ws_conf *conf, edge_ws **ws_p)
     ws->blocked = mesh_table_u64();
     TAILQ_INIT(&ws->closing);
     ws->look_at = MESH_NEVER;
+    ws->partials.max = EDGE_PARTIAL_MAX;
     ws->stats = mesh_stats_new(STAT_INFOS, STATS);
     mesh_buf_init(&ws->paused);
     if (!start_lws(ws)) {
@@ -564,5 +552,6 @@ size_t edge_ws_sockets(const edge_ws *ws)
 void edge_ws_print_stats(edge_ws *ws, const char *node, mesh_buf *out)
 {
     mesh_stats_set(ws->stats, STAT_OPEN, ws->open);
+    mesh_stats_set(ws->stats, STAT_PARTIAL, ws->partials.held);
     mesh_stats_print(ws->stats, node, out);
 }

@@ -1,8 +1,9 @@
 /* edge/ws.h: the one door to libwebsockets: WebSocket framing between sockets and the edge core.
  *
  * In: RECEIVE brings pieces of any size; a message is put together here (allocated with its first piece, freed with its
- * last; whole small ones are passed on without a copy) and handed to edge_core_input. At EDGE_FRAME_MAX, counting what
- * the frame declares, it is cut: edge_core_refuse, the rest is read and forgotten, and memory stays flat. Out: what
+ * last; whole small ones are passed on without a copy) and handed to edge_core_input. At edge_core_input_max, counting
+ * what the frame declares, or when all half-received messages hold too much (edge/partial.h), it is cut:
+ * edge_core_refuse, the rest is read and forgotten, and memory stays flat. Out: what
  * edge_core_pending shows leaves as one WebSocket message, in pieces of EDGE_WS_PIECE, each only when libwebsockets
  * holds nothing of the piece before. So a client that does not read costs one piece here, and the rest waits in the
  * core, which bounds it.

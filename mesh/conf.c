@@ -34,6 +34,7 @@ static const mesh_setting settings[] = {
     INT("edge.max_sockets_per_address", "20000", 1, 10000000, "Sockets one address may hold on an edge."),
     INT("edge.heartbeat_ms", "30000", 1000, 600000, "A client silent for two of these is closed."),
     INT("edge.drain_ms", "20000", 0, 600000, "Clients are told to go over this long when the edge stops."),
+    INT("router.sessions_max", "1000000", 1, 100000000, "Sessions one router holds."),
     INT("router.ttl_ms", "5000", 100, 60000, "A request not answered by then is unavailable."),
     TEXT("store.path", "",
          "Directory in which each store keeps its database, under its own name; empty = the data directory."),

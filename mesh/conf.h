@@ -27,7 +27,8 @@
 #define MESH_NODE_NAME_MAX 32
 #define MESH_NO_PEER UINT16_MAX
 
-typedef uint16_t mesh_peer; /* index in the config's node list; never leaves the process: on the wire nodes have names */
+typedef uint16_t
+    mesh_peer; /* index in the config's node list; never leaves the process: on the wire nodes have names */
 typedef enum mesh_role { MESH_EDGE, MESH_ROUTER, MESH_STORE, MESH_OPERATOR, MESH_ROLES } mesh_role;
 
 typedef struct mesh_node_conf {
@@ -67,12 +68,20 @@ void mesh_conf_destroy(mesh_conf **conf_p);
  * says where and the reason; after an error conf is good for destroying only.
  * Errors: MESH_IO, MESH_MALFORMED syntax, unknown or duplicate key, bad value, duplicate node. */
 MESH_MUST mesh_err mesh_conf_load(mesh_conf *conf, const char *path, char *why, size_t why_size);
+/* Problems come one by one, as a line that begins with the node or setting; borrowed for the call. */
+typedef void mesh_conf_problem(void *arg, const char *what);
+/* Could this config as a whole be a cluster: every role, one store per shard, keys where links need them? Looks at no
+ * file. Returns how many problems there are. */
+size_t mesh_conf_check(const mesh_conf *conf, mesh_conf_problem *problem, void *arg);
+/* Variables that look like settings (PARLEY_EDGE_PROT) and are none, in a list like environ. Returns how many. */
+size_t mesh_conf_check_environment(char *const *environment, mesh_conf_problem *problem, void *arg);
+
 void mesh_conf_dump(const mesh_conf *conf, FILE *to); /* every setting with its value and a comment */
 
 /* Settings are declared in one table in mesh/conf.c with type, default, range and comment; asking for one that is not
  * declared asserts. Names are "section.key". */
 int64_t mesh_conf_int(const mesh_conf *conf, const char *name);
-const char *mesh_conf_str(const mesh_conf *conf, const char *name); /* borrowed */
+const char *mesh_conf_str(const mesh_conf *conf, const char *name);                     /* borrowed */
 MESH_MUST mesh_err mesh_conf_set(mesh_conf *conf, const char *name, const char *value); /* MESH_MALFORMED */
 
 const mesh_hash_key *mesh_conf_hash_key(const mesh_conf *conf);

@@ -39,10 +39,12 @@ static struct {
     pthread_t thread;
     bool running;
     char keys_dir[PATH_MAX];
-    known_key *known; /* written before the thread starts */
+    char node[MESH_NODE_NAME_MAX + 1]; /* whose keys these are; written before the thread starts, as the next two */
+    known_key *known;
     size_t n_known;
     atomic_uint_fast64_t refused;
-    atomic_bool testing; /* the refusal that is wanted is nobody's news */
+    uint8_t stranger[RAW_KEY]; /* the self-test's: its refusal is wanted, and nobody's news */
+    atomic_bool stranger_set;
 } auth = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 void *mesh_link_auth_context(void)
@@ -76,6 +78,11 @@ static const char *name_of(const uint8_t *key)
     return NULL;
 }
 
+static bool is_stranger(const uint8_t *key)
+{
+    return atomic_load(&auth.stranger_set) && memcmp(auth.stranger, key, RAW_KEY) == 0;
+}
+
 static void zap_reply(void *socket, zmq_msg_t *request_id, const char *status, const char *text, const char *user)
 {
     zmq_send(socket, "1.0", 3, ZMQ_SNDMORE);
@@ -94,15 +101,17 @@ static bool part_is(zmq_msg_t *part, const char *text)
 static void zap_answer(void *socket, zmq_msg_t parts[ZAP_PARTS], size_t n)
 {
     const char *user = NULL;
+    bool wanted = false;
     if (n == ZAP_PARTS && part_is(&parts[0], "1.0") && part_is(&parts[2], MESH_LINK_ZAP_DOMAIN) &&
         part_is(&parts[5], "CURVE") && zmq_msg_size(&parts[6]) == RAW_KEY) {
         user = name_of(zmq_msg_data(&parts[6]));
+        wanted = is_stranger(zmq_msg_data(&parts[6]));
     }
     if (user != NULL) {
         zap_reply(socket, &parts[1], "200", "OK", user);
         return;
     }
-    if (!atomic_load(&auth.testing)) {
+    if (!wanted) {
         atomic_fetch_add(&auth.refused, 1);
         mesh_log(MESH_WARN, "link_key_refused", "address=%.*s", n > 3 ? (int)zmq_msg_size(&parts[3]) : 0,
                  n > 3 ? (const char *)zmq_msg_data(&parts[3]) : "");
@@ -136,6 +145,7 @@ static void *zap_run(void *arg)
 {
     void *socket = arg;
     bool running = true;
+    mesh_log_node_set(auth.node);
     while (running) {
         zmq_msg_t parts[ZAP_PARTS];
         for (size_t i = 0; i < ZAP_PARTS; i++) {
@@ -192,6 +202,9 @@ static bool stranger_is_refused(void *server, void *stranger, void *monitor)
         zmq_curve_keypair(theirs.public_key, theirs.secret_key) != 0) {
         return false;
     }
+    bool decoded = zmq_z85_decode(auth.stranger, theirs.public_key) != NULL;
+    assert(decoded);
+    atomic_store(&auth.stranger_set, true);
     mesh_link_auth_guard(server, &ours);
     zmq_setsockopt(stranger, ZMQ_CURVE_SERVERKEY, ours.public_key, MESH_LINK_KEY_SIZE);
     zmq_setsockopt(stranger, ZMQ_CURVE_PUBLICKEY, theirs.public_key, MESH_LINK_KEY_SIZE);
@@ -216,9 +229,7 @@ static mesh_err self_test(void *context)
     zmq_setsockopt(stranger, ZMQ_LINGER, &none, sizeof none);
     zmq_setsockopt(server, ZMQ_LINGER, &none, sizeof none);
 
-    atomic_store(&auth.testing, true);
     bool ok = stranger_is_refused(server, stranger, monitor);
-    atomic_store(&auth.testing, false);
     zmq_close(stranger);
     zmq_socket_monitor(server, NULL, 0);
     zmq_close(server);
@@ -268,6 +279,8 @@ mesh_err mesh_link_setup(const mesh_conf *conf, const char *keys_dir)
         return MESH_IO;
     }
     memcpy(auth.keys_dir, keys_dir, strlen(keys_dir) + 1);
+    (void)snprintf(auth.node, sizeof auth.node, "%s", mesh_log_node());
+    atomic_store(&auth.stranger_set, false);
     learn_keys(conf);
     void *context = mesh_link_auth_context();
     void *handler = zmq_socket(context, ZMQ_REP);

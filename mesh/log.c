@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,19 +24,29 @@ typedef struct event_rate {
     uint64_t left_out;
 } event_rate;
 
-static atomic_int threshold = MESH_INFO;
+atomic_int mesh_log_threshold = MESH_INFO;
 static _Thread_local char node_name[64] = "-";
 static _Thread_local event_rate rates[EVENTS];
 
 void mesh_log_setup(const char *node, mesh_level level)
 {
-    (void)snprintf(node_name, sizeof node_name, "%s", node);
+    mesh_log_node_set(node);
     mesh_log_level(level);
+}
+
+const char *mesh_log_node(void)
+{
+    return node_name;
+}
+
+void mesh_log_node_set(const char *node)
+{
+    (void)snprintf(node_name, sizeof node_name, "%s", node);
 }
 
 void mesh_log_level(mesh_level level)
 {
-    atomic_store_explicit(&threshold, (int)level, memory_order_relaxed);
+    atomic_store_explicit(&mesh_log_threshold, (int)level, memory_order_relaxed);
 }
 
 mesh_level mesh_log_level_of(const char *name)
@@ -325,15 +333,12 @@ static void put_head(line *l, mesh_ms wall, mesh_level level, const char *event)
     put_value(l, event, strlen(event));
 }
 
-void mesh_log(mesh_level level, const char *event, const char *format, ...)
+void mesh_log_write(mesh_level level, const char *event, const char *format, ...)
 {
-    if ((int)level < atomic_load_explicit(&threshold, memory_order_relaxed)) {
-        return;
-    }
     int saved = errno;
     mesh_time now = mesh_clock_now();
-    uint64_t left_out;
-    if (within_rate(event, now.mono, &left_out)) {
+    uint64_t left_out = 0;
+    if (level == MESH_DEBUG || within_rate(event, now.mono, &left_out)) {
         line l;
         l.size = 0;
         put_head(&l, now.wall, level, event);

@@ -6,7 +6,7 @@
 #define CHATS_RESYNC 50
 
 static router_request *ask_rows(router_core *core, const char *user, uint64_t before, uint32_t limit, mesh_peer from,
-                                uint64_t corr, uint64_t trace, mesh_time now, mesh_out *out)
+                                uint64_t corr, uint64_t trace, uint32_t ttl_ms, mesh_time now, mesh_out *out)
 {
     Mesh__UserChats rows = MESH__USER_CHATS__INIT;
     rows.user = (char *)user;
@@ -16,6 +16,7 @@ static router_request *ask_rows(router_core *core, const char *user, uint64_t be
     msg.key = (char *)user;
     msg.corr = corr;
     msg.trace = trace;
+    msg.ttl_ms = ttl_ms;
     router_request *req = router_core_ask(core, ROUTER_CHATS_ROWS, user, &msg, from, now, out);
     if (req) {
         req->held_size = strlen(user) + 1;
@@ -32,14 +33,14 @@ void router_chats_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, m
         router_core_fault(core, from, msg->corr, msg->trace, FAULT_MALFORMED, out);
         return;
     }
-    (void)ask_rows(core, chats->user, chats->before, chats->limit, from, msg->corr, msg->trace, now, out);
+    (void)ask_rows(core, chats->user, chats->before, chats->limit, from, msg->corr, msg->trace, msg->ttl_ms, now, out);
 }
 
 void router_chats_for_session(router_core *core, router_session *s, const router_request *attach, mesh_time now,
                               mesh_out *out)
 {
     router_request *req =
-        ask_rows(core, s->user->qid, 0, CHATS_RESYNC, attach->from, attach->from_corr, attach->trace, now, out);
+        ask_rows(core, s->user->qid, 0, CHATS_RESYNC, attach->from, attach->from_corr, attach->trace, 0, now, out);
     if (!req) {
         router_registry_release(core->registry, s); /* the edge has its fault and tries again */
         return;
@@ -66,6 +67,16 @@ static void failed(router_core *core, router_request *req, const Mesh__Msg *answ
     }
 }
 
+/* Of both steps together: what the first has used is gone. An attach's list has all the time of a new request. */
+static uint32_t left(const router_request *req, mesh_time now)
+{
+    if (req->session) {
+        return 0;
+    }
+    mesh_ms ms = req->deadline - now.mono;
+    return ms > 1 ? (uint32_t)ms : 1;
+}
+
 void router_chats_rows(router_core *core, router_request *req, const Mesh__Msg *answer, mesh_time now, mesh_out *out)
 {
     if (answer->body_case != MESH__MSG__BODY_USER_CHAT_PAGE) {
@@ -85,6 +96,7 @@ void router_chats_rows(router_core *core, router_request *req, const Mesh__Msg *
     MESH_MSG(msg, HEADS, heads, &heads);
     msg.corr = req->from_corr;
     msg.trace = req->trace;
+    msg.ttl_ms = left(req, now);
     msg.key = page->chats[0]->chat;
     router_request *second = router_core_ask(core, ROUTER_CHATS_HEADS, msg.key, &msg, req->from, now, out);
     if (!second) {

@@ -3,7 +3,10 @@
  * outcome is unknown, and the client's own retry is idempotent), the table is full (busy). */
 #include "router/core.h"
 
+#include <inttypes.h>
+
 #include "mesh/alloc.h"
+#include "mesh/log.h"
 #include "router/state.h"
 
 #define LEASE_CORR 1
@@ -42,7 +45,8 @@ router_core *router_core_new(const router_core_conf *conf, mesh_time now)
     core->ttl_ms = mesh_conf_int(conf->conf, "router.ttl_ms");
     core->ring = mesh_ring_new(conf->conf);
     core->requests = router_requests_new(conf->boot);
-    core->registry = router_registry_new(mesh_conf_hash_key(conf->conf));
+    core->registry =
+        router_registry_new(mesh_conf_hash_key(conf->conf), (size_t)mesh_conf_int(conf->conf, "router.sessions_max"));
     core->stats = mesh_stats_new(stat_infos, ROUTER_STATS);
     core->arena = mesh_arena_new();
     core->up = mesh_alloc(mesh_conf_nodes(conf->conf) * sizeof *core->up);
@@ -70,6 +74,7 @@ void router_core_destroy(router_core **core_p)
 void router_core_fault(router_core *core, mesh_peer to, uint64_t corr, uint64_t trace, mesh_fault code, mesh_out *out)
 {
     mesh_stats_add(core->stats, ROUTER_STAT_FAULTS, 1);
+    mesh_log(MESH_DEBUG, "fault", "trace=%016" PRIx64 " fault=%s", trace, mesh_fault_get((uint32_t)code)->name);
     if (corr == 0 || to == MESH_NO_PEER) {
         return;
     }
@@ -84,6 +89,14 @@ void router_core_fault(router_core *core, mesh_peer to, uint64_t corr, uint64_t 
     mesh_out_put(out, to, &msg);
 }
 
+/* Whoever asked said how long it waits; this router waits no longer than that, and not longer than its own limit. An
+ * attach is the exception: asked again, it is the same one, so it outlives its asker's patience. */
+static mesh_ms time_left(const router_core *core, const Mesh__Msg *msg)
+{
+    bool theirs = msg->ttl_ms != 0 && msg->ttl_ms < core->ttl_ms && msg->body_case != MESH__MSG__BODY_ATTACH;
+    return theirs ? (mesh_ms)msg->ttl_ms : core->ttl_ms;
+}
+
 router_request *router_core_ask(router_core *core, router_request_kind kind, const char *key, const Mesh__Msg *msg,
                                 mesh_peer from, mesh_time now, mesh_out *out)
 {
@@ -92,7 +105,8 @@ router_request *router_core_ask(router_core *core, router_request_kind kind, con
         router_core_fault(core, from, msg->corr, msg->trace, FAULT_UNAVAILABLE, out);
         return NULL;
     }
-    router_request *req = router_requests_add(core->requests, kind, now.mono + core->ttl_ms);
+    mesh_ms ttl = time_left(core, msg);
+    router_request *req = router_requests_add(core->requests, kind, now.mono + ttl);
     if (!req) {
         mesh_stats_add(core->stats, ROUTER_STAT_BUSY, 1);
         router_core_fault(core, from, msg->corr, msg->trace, FAULT_BUSY, out);
@@ -105,7 +119,9 @@ router_request *router_core_ask(router_core *core, router_request_kind kind, con
     Mesh__Msg forward = *msg;
     forward.corr = req->corr;
     forward.epoch = mesh_ring_epoch(core->ring);
-    forward.ttl_ms = (uint32_t)core->ttl_ms;
+    forward.ttl_ms = (uint32_t)ttl;
+    mesh_log(MESH_DEBUG, "forwarded", "trace=%016" PRIx64 " type=%s key=%s to=%s", req->trace, mesh_msg_kind_name(msg),
+             key, mesh_conf_node(core->conf, store)->name);
     mesh_out_put(out, store, &forward);
     return req;
 }
@@ -115,6 +131,8 @@ void router_core_answer(router_core *core, const router_request *req, const Mesh
     if (req->from == MESH_NO_PEER || req->from_corr == 0) {
         return;
     }
+    mesh_log(MESH_DEBUG, "answered", "trace=%016" PRIx64 " type=%s fault=%s", req->trace, mesh_msg_kind_name(answer),
+             answer->body_case == MESH__MSG__BODY_FAULT ? mesh_fault_get(answer->fault->code)->name : "none");
     Mesh__Msg back = *answer;
     back.corr = req->from_corr;
     back.trace = req->trace;

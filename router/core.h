@@ -22,12 +22,10 @@
 #include "mesh/ring.h"
 #include "mesh/stats.h"
 
-#define ROUTER_INFLIGHT_MAX 65536 /* requests without an answer */
-#define ROUTER_SESSIONS_MAX 1000000
+#define ROUTER_INFLIGHT_MAX 65536   /* requests without an answer */
 #define ROUTER_USER_SESSIONS_MAX 20 /* of one user; one more replaces the longest attached */
 #define ROUTER_LIVE_TARGETS 1000    /* in one Live; more targets of an edge go in another */
 #define ROUTER_CREDIT 256           /* unacked entries per session */
-#define ROUTER_TTL_MS 5000          /* longest deadline of a request */
 #define ROUTER_HEADS_MS 5000        /* every live session's head is repeated this often */
 #define ROUTER_LEASE_RENEW_MS 500
 #define ROUTER_PULL_ROWS 128 /* entries per inbox_read */

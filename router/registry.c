@@ -6,6 +6,7 @@
 
 struct router_registry {
     const mesh_hash_key *key;
+    size_t max;
     zhashx_t *by_id;
     zhashx_t *users;
     router_session **all;
@@ -13,10 +14,11 @@ struct router_registry {
     size_t cap;
 };
 
-router_registry *router_registry_new(const mesh_hash_key *key)
+router_registry *router_registry_new(const mesh_hash_key *key, size_t max)
 {
     router_registry *registry = mesh_alloc(sizeof *registry);
     registry->key = key;
+    registry->max = max;
     registry->by_id = mesh_table_u64();
     registry->users = mesh_table_str();
     return registry;
@@ -53,7 +55,7 @@ router_session *router_registry_claim(router_registry *registry, uint64_t id, co
                                       mesh_peer edge)
 {
     assert(!router_registry_find(registry, id));
-    if (registry->count >= ROUTER_SESSIONS_MAX) {
+    if (registry->count >= registry->max) {
         return NULL;
     }
     if (registry->count == registry->cap) {

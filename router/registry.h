@@ -44,10 +44,10 @@ struct router_user {
 
 typedef struct router_registry router_registry;
 
-router_registry *router_registry_new(const mesh_hash_key *key); /* key borrowed */
+router_registry *router_registry_new(const mesh_hash_key *key, size_t max); /* key borrowed; max: sessions */
 void router_registry_destroy(router_registry **registry_p);
 
-/* A new session in state ATTACHING. NULL when ROUTER_SESSIONS_MAX are there. The id must not be in use. Borrowed. */
+/* A new session in state ATTACHING. NULL when there are max already. The id must not be in use. Borrowed. */
 router_session *router_registry_claim(router_registry *registry, uint64_t id, const char *user_qid, const char *device,
                                       mesh_peer edge);
 void router_registry_release(router_registry *registry, router_session *session);

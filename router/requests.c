@@ -31,6 +31,18 @@ void router_requests_destroy(router_requests **requests_p)
     }
 }
 
+static void place(router_requests *requests, router_request *req)
+{
+    router_request *older = requests->newest;
+    while (older && older->deadline > req->deadline) {
+        older = older->older;
+    }
+    req->older = older;
+    req->newer = older ? older->newer : requests->oldest;
+    *(req->older ? &req->older->newer : &requests->oldest) = req;
+    *(req->newer ? &req->newer->older : &requests->newest) = req;
+}
+
 router_request *router_requests_add(router_requests *requests, router_request_kind kind, mesh_ms deadline)
 {
     if (zhashx_size(requests->by_corr) >= ROUTER_INFLIGHT_MAX) {
@@ -44,13 +56,7 @@ router_request *router_requests_add(router_requests *requests, router_request_ki
     req->kind = kind;
     req->deadline = deadline;
     req->from = MESH_NO_PEER;
-    req->older = requests->newest;
-    if (requests->newest) {
-        requests->newest->newer = req;
-    } else {
-        requests->oldest = req;
-    }
-    requests->newest = req;
+    place(requests, req);
     zhashx_insert(requests->by_corr, &req->corr, req);
     return req;
 }

@@ -1,5 +1,6 @@
-/* router/requests.h: requests sent to stores that have no answer yet, by correlation id, oldest first. Bounded by
- * ROUTER_INFLIGHT_MAX; all have the same time to live, so the oldest expires first. */
+/* router/requests.h: requests sent to stores that have no answer yet, by correlation id, and in the order in which they
+ * expire. Bounded by ROUTER_INFLIGHT_MAX. Nearly all have the same time to live, so a new one's place is searched from
+ * the newest on. */
 #ifndef ROUTER_REQUESTS_H
 #define ROUTER_REQUESTS_H
 
@@ -40,7 +41,7 @@ void router_requests_destroy(router_requests **requests_p);
 router_request *router_requests_add(router_requests *requests, router_request_kind kind, mesh_ms deadline);
 router_request *router_requests_find(const router_requests *requests, uint64_t corr); /* NULL: not there */
 void router_requests_remove(router_requests *requests, router_request *req);          /* frees it and what it held */
-router_request *router_requests_oldest(const router_requests *requests);
+router_request *router_requests_oldest(const router_requests *requests);              /* the first to expire */
 size_t router_requests_count(const router_requests *requests);
 
 #endif

@@ -16,28 +16,42 @@ options: --edges N (2)  --routers N (2)  --data DIR (./data)  --port P (8080)  -
 EOT
 }
 
-data=data edges=2 routers=2 port=8080 build=yes
-words=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-    --edges) edges=$2; shift 2 ;;
-    --routers) routers=$2; shift 2 ;;
-    --data) data=$2; shift 2 ;;
-    --port) port=$2; shift 2 ;;
-    --no-build) build=no; shift ;;
-    -h | --help) usage; exit 0 ;;
-    -*) echo "cluster.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
-    *) words+=("$1"); shift ;;
-    esac
-done
-set -- "${words[@]:-}"
-parley=${PARLEY:-build/release/parley}
-conf=$data/cluster.conf
-
 die() {
     echo "cluster.sh: $*" >&2
     exit 1
 }
+
+misuse() {
+    echo "cluster.sh: $* (scripts/cluster.sh --help)" >&2
+    exit 2
+}
+
+data=data edges='' routers='' port='' build=yes
+words=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --edges | --routers | --data | --port)
+        [ -n "${2:-}" ] || misuse "$1 wants a value"
+        printf -v "${1#--}" %s "$2"
+        shift 2
+        ;;
+    --no-build) build=no; shift ;;
+    -h | --help) usage; exit 0 ;;
+    -*) misuse "unknown option $1" ;;
+    *) words+=("$1"); shift ;;
+    esac
+done
+for number in "$edges" "$routers" "$port"; do
+    [[ $number =~ ^([1-9][0-9]{0,4})?$ ]] || misuse "'$number' is no number"
+done
+set -- "${words[@]:-}"
+case "${1:-}" in
+up | down | status) [ $# -eq 1 ] || misuse "what is '$2'?" ;;
+logs) [ $# -le 2 ] || misuse "what is '$3'?" ;;
+kill | start) [ $# -eq 2 ] || misuse "$1 wants one NODE" ;;
+esac
+parley=${PARLEY:-build/release/parley}
+conf=$data/cluster.conf
 
 nodes() { # of a role, or all: in the order they start
     local role
@@ -58,10 +72,15 @@ pid_of() { # of a node that runs; nothing otherwise
     fi
 }
 
+need_node() {
+    local known
+    known=$(nodes | tr '\n' ' ')
+    [[ " $known" == *" $1 "* ]] || die "no node '$1' in $conf, only ${known% }"
+}
+
 start_node() {
     local node=$1 role
     role=$(role_of "$node")
-    [ -n "$role" ] || die "no node $node in $conf"
     [ -z "$(pid_of "$node")" ] || return 0
     mkdir -p "$data/run" "$data/log"
     ulimit -n "$(ulimit -Hn)"
@@ -81,15 +100,73 @@ stop_nodes() { # SIGTERM to all given, then wait
     done
 }
 
+port_taken() { # does anything listen there, as seen from this machine?
+    (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+need_port() { # PORT FOR: dies when another process has it
+    ! port_taken "$1" || die "port $1 (for $2) is taken by a process that is not of this cluster: stop it, or use --port P and --data DIR"
+}
+
+need_ports_of_plan() { # the ports `parley init` gives
+    local base=$((port < 60000 ? port + 1000 : port - 1000)) i
+    need_port "$port" "the edges"
+    need_port "$base" store1
+    for ((i = 1; i <= routers; i++)); do
+        need_port $((base + i)) "router$i"
+    done
+}
+
+need_ports_of_conf() { # of the nodes that are to start
+    local node role endpoint edge_runs=no
+    while read -r node role endpoint; do
+        if [ -n "$(pid_of "$node")" ]; then
+            [ "$role" != edge ] || edge_runs=yes
+        elif [[ $endpoint == tcp://* ]]; then
+            need_port "${endpoint##*:}" "$node"
+        fi
+    done < <("$parley" config nodes "$conf")
+    [ "$edge_runs" = yes ] || need_port "$port" "the edges"
+}
+
+need_same() { # OPTION GIVEN FOUND: an existing cluster keeps its size and port
+    [ -z "$2" ] || [ "$2" = "$3" ] || die "$conf is there already with --$1 $3: leave --$1 out, or use another --data DIR"
+}
+
+wait_for_ring() { # until every router is in the ring, and every node knows it
+    local end=$((SECONDS + 10)) state=''
+    while [ "$SECONDS" -lt "$end" ]; do
+        state=$("$parley" status --data "$data" || true)
+        if awk -v want="$(nodes router | wc -l)" '
+            function figure(name,  i) { for (i = 4; i < NF; i++) if ($i == name) return $(i + 1); return "" }
+            $3 != "up" || (epoch != "" && figure("epoch") != epoch) { bad = 1 }
+            { epoch = figure("epoch") }
+            $2 == "store" && figure("routers") != want { bad = 1 }
+            END { exit bad || NR == 0 }' <<<"$state"; then
+            return 0
+        fi
+        sleep 0.2
+    done
+    echo "$state" >&2
+    die "not every node knows a ring with all routers; the logs are in $data/log"
+}
+
 up() {
     if [ "$build" = yes ]; then
         scripts/deps.sh run
         make -s -j"$(nproc)"
     fi
+    [ -x "$parley" ] || die "$parley is not built: run make"
     if [ ! -e "$conf" ]; then
+        edges=${edges:-2} routers=${routers:-2} port=${port:-8080}
+        need_ports_of_plan
         "$parley" init --data "$data" --edges "$edges" --routers "$routers" --port "$port"
     else
+        need_same edges "$edges" "$(nodes edge | wc -l)"
+        need_same routers "$routers" "$(nodes router | wc -l)"
+        need_same port "$port" "$("$parley" config get "$conf" edge.port)"
         port=$("$parley" config get "$conf" edge.port)
+        need_ports_of_conf
     fi
     local node
     for node in $(nodes); do
@@ -99,6 +176,7 @@ up() {
         tail -n 3 "$data"/log/*.log >&2
         die "no message came through; the logs are in $data/log"
     fi
+    wait_for_ring
     local ann bob
     ann=$("$parley" token ann --name Ann --data "$data")
     bob=$("$parley" token bob --name Bob --data "$data")
@@ -140,19 +218,23 @@ status)
 logs)
     need_conf
     if [ -n "${2:-}" ]; then
+        need_node "$2"
         exec tail -n 50 -F "$data/log/$2.log"
     fi
     exec tail -n 10 -F "$data"/log/*.log
     ;;
 kill)
     need_conf
-    pid=$(pid_of "${2:?cluster.sh kill NODE}")
+    need_node "$2"
+    pid=$(pid_of "$2")
     [ -n "$pid" ] || die "$2 does not run"
     kill -9 "$pid"
     ;;
 start)
     need_conf
-    start_node "${2:?cluster.sh start NODE}"
+    need_node "$2"
+    start_node "$2"
     ;;
-*) usage >&2; exit 2 ;;
+'') usage >&2; exit 2 ;;
+*) misuse "unknown command $1" ;;
 esac

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what parley needs, with apt, asking nothing: `deps.sh` (or `deps.sh run`) to build and run it, `deps.sh test` also
-# what the tests and lint need. Debian 12 and 13. Does nothing, and needs no root, when everything is there already.
+# what the tests and lint need, `deps.sh long` also what check-long does. Debian 12 and 13. Does nothing, and needs no
+# root, when everything is there already.
 set -euo pipefail
 
 run_packages=(
@@ -17,11 +18,25 @@ run_packages=(
 )
 test_packages=(
     libcmocka-dev                              # unit tests
-    clang clang-format clang-tidy cppcheck shellcheck libclang-rt-14-dev # lint, fuzzing
+    clang clang-format clang-tidy cppcheck shellcheck libclang-rt-dev # lint, fuzzing
     chromium                                   # browser tests
     procps strace iproute2                     # live tests
 )
 raft_version=0.22.1
+backports_list=/etc/apt/sources.list.d/parley-backports.list
+backports_pin=/etc/apt/preferences.d/parley-backports
+
+case "${1:-run}" in
+run | test | long) ;;
+*)
+    echo "usage: scripts/deps.sh [run|test|long]" >&2
+    exit 2
+    ;;
+esac
+[ $# -le 1 ] || {
+    echo "deps.sh: one word at most: run, test or long" >&2
+    exit 2
+}
 
 installed() {
     dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii'
@@ -49,9 +64,14 @@ enable_backports() {
     [ -n "$uri" ] || return 1
     local keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     printf 'deb [signed-by=%s] %s bookworm-backports main\n' "$keyring" "$uri" |
-        as_root tee /etc/apt/sources.list.d/parley-backports.list >/dev/null
+        as_root tee "$backports_list" >/dev/null
     printf 'Package: *\nPin: release n=bookworm-backports\nPin-Priority: 1\n' |
-        as_root tee /etc/apt/preferences.d/parley-backports >/dev/null
+        as_root tee "$backports_pin" >/dev/null
+    apt_get update || true
+}
+
+disable_backports() {
+    as_root rm -f "$backports_list" "$backports_pin"
     apt_get update || true
 }
 
@@ -66,6 +86,7 @@ install_raft() {
     if [ -z "$from" ]; then
         enable_backports || true
         from=$(raft_candidate)
+        [ -n "$from" ] || disable_backports
     fi
     case "$from" in
     main) apt_get install libraft-dev ;;
@@ -78,8 +99,9 @@ install_raft() {
 }
 
 want=("${run_packages[@]}")
-if [ "${1:-run}" = test ]; then
+if [ "${1:-run}" != run ]; then
     want+=("${test_packages[@]}")
+    [ "$1" = test ] || want+=(valgrind)
     command -v node >/dev/null && command -v npm >/dev/null || want+=(nodejs npm)
 fi
 

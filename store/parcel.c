@@ -21,6 +21,7 @@ struct store_splitter {
     bin *bins;
     address *addresses;
     size_t n, cap;
+    bool sorted; /* the addresses, by user */
 };
 
 store_splitter *store_splitter_new(const mesh_ring *ring, size_t n_peers)
@@ -45,6 +46,7 @@ void store_splitter_destroy(store_splitter **splitter_p)
 void store_splitter_begin(store_splitter *splitter)
 {
     splitter->n = 0;
+    splitter->sorted = true;
 }
 
 void store_splitter_add(store_splitter *splitter, const char *user, uint64_t prev)
@@ -53,6 +55,8 @@ void store_splitter_add(store_splitter *splitter, const char *user, uint64_t pre
         splitter->cap = splitter->cap == 0 ? 64 : 2 * splitter->cap;
         splitter->addresses = mesh_realloc(splitter->addresses, splitter->cap * sizeof *splitter->addresses);
     }
+    splitter->sorted =
+        splitter->sorted && (splitter->n == 0 || strcmp(splitter->addresses[splitter->n - 1].user, user) < 0);
     mesh_peer router = mesh_ring_router_of(splitter->ring, user);
     splitter->addresses[splitter->n++] = (address){
         .user = user, .size = strlen(user) + 1, .prev = prev, .bin = router == MESH_NO_PEER ? 0 : (size_t)router + 1
@@ -83,9 +87,17 @@ static store_parcel *parcel_new(const store_splitter *splitter, size_t which, ui
     return p;
 }
 
+static int compare_users(const void *a, const void *b)
+{
+    return strcmp(((const address *)a)->user, ((const address *)b)->user);
+}
+
 store_parcel **store_splitter_end(store_splitter *splitter, mesh_ms backoff, uint32_t *last, size_t *n_p)
 {
     size_t n = 0;
+    if (!splitter->sorted) { /* a chat's members are, the rests of several parcels are not */
+        qsort(splitter->addresses, splitter->n, sizeof *splitter->addresses, compare_users);
+    }
     for (size_t i = 0; i < splitter->n; i++) {
         bin *b = &splitter->bins[splitter->addresses[i].bin];
         n += b->n++ == 0 ? 1 : 0;

@@ -9,10 +9,14 @@ typedef struct store_parcel { /* one block: free() */
     uint32_t number;          /* unique within the item: an answer to an older split fits none */
     mesh_peer peer;           /* MESH_NO_PEER: nobody owns these users now */
     bool sent;
-    mesh_ms due; /* MESH_NEVER while it cannot be sent */
-    mesh_ms backoff;
+    bool gap;          /* the last answer was that its users lack something before it */
+    size_t flight;     /* bytes sent and not answered */
+    mesh_ms due;       /* MESH_NEVER while it cannot be sent */
+    mesh_ms backoff;   /* time for an answer */
+    mesh_ms retry;     /* the last wait after an answer that was not a yes; 0: none */
+    uint64_t expected; /* the lowest such gap began behind this seq */
     size_t n;
-    Mesh__Recipient *users; /* their strings lie behind them */
+    Mesh__Recipient *users; /* by id; their strings lie behind them */
     Mesh__Recipient **list; /* pointers to users, for a message */
 } store_parcel;
 

@@ -141,8 +141,8 @@ void store_read_heads(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, M
             return;
         }
         size_t size = mesh_wire_size(summary);
-        if (list->n_chats > 0 && (bytes + size > STORE_PAGE_BYTES ||
-                                  elements + store_read_elements(summary->last) > STORE_PAGE_ELEMENTS)) {
+        if (list->n_chats > 0 &&
+            (bytes + size > STORE_PAGE_BYTES || elements + store_read_elements(summary->last) > STORE_PAGE_ELEMENTS)) {
             shorten(summary->last);
             size = mesh_wire_size(summary);
         }

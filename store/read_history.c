@@ -124,9 +124,7 @@ static mesh_err fill_page(view *v, const Mesh__History *history, Mesh__Page *pag
         page->has_more = next != 0;
         return err;
     }
-    uint64_t last = history->before > 0   ? history->before - 1
-                    : history->around > 0 ? history->around
-                                          : head;
+    uint64_t last = history->before > 0 ? history->before - 1 : history->around > 0 ? history->around : head;
     last = last < head ? last : head;
     size_t older = history->around > 0 && history->before == 0 ? (limit + 1) / 2 : limit;
     err = take(v, visible_upto(v, last), false, older, page->entries, &page->n_entries, &next);

@@ -1,4 +1,4 @@
-/* store/salvage.c: copy, cut, open, check. See store/salvage.h. */
+/* store/salvage.c: copy, cut, open, check, new era. See store/salvage.h. */
 #include "store/salvage.h"
 
 #include <dirent.h>
@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "mesh/rand.h"
 #include "store/kv.h"
 #include "store/salvage_check.h"
 
@@ -187,6 +188,11 @@ static mesh_err check_copy(const char *path, FILE *acks, FILE *report)
         return err;
     }
     err = store_salvage_check(kv, acks, report, &totals, why, sizeof why);
+    if (err == MESH_OK) {
+        err = store_salvage_put_era(kv, mesh_rand_seed());
+        err = err == MESH_NOT_FOUND ? MESH_OK : err; /* an empty one: it gets its era when it starts */
+        snprintf(why, sizeof why, "the new era could not be written");
+    }
     store_kv_close(&kv);
     if (err != MESH_OK) {
         fprintf(report, "refused: %s: %s\n", path, why);

@@ -15,6 +15,7 @@
 #include <stdio.h>
 
 #include "mesh/err.h"
+#include "store/kv.h"
 
 typedef struct store_salvage_found {
     uint64_t size;       /* of the file */
@@ -59,9 +60,17 @@ MESH_MUST mesh_err store_salvage_replay_core(void *arg, const char *path, char *
  * the Raft log and every chat and inbox without holes, nothing referring to a seq that is not there; and, if acks is
  * not NULL, each of its lines "chat seq" (recorded outside; chat without tenant means default/chat). Writes to report a
  * line "missing chat=… seq=…" (or "missing user=… inbox_seq=…") for each thing it cannot find, and last "salvaged: N
- * rows, M missing". Errors: MESH_CORRUPT damage that is not a torn end, with file and offset in the report; nothing is
- * cut (the copy stays); MESH_CONFLICT `to` exists; MESH_MALFORMED a line of acks; MESH_IO; MESH_NO_SPACE. */
+ * rows, M missing". The copy has a new era. Errors: MESH_CORRUPT damage that is not a torn end, with file and offset in
+ * the report; nothing is cut (the copy stays); MESH_CONFLICT `to` exists; MESH_MALFORMED a line of acks; MESH_IO;
+ * MESH_NO_SPACE. */
 MESH_MUST mesh_err store_salvage_run(const char *from, const char *to, store_salvage_replay *replay, void *arg,
                                      FILE *acks, FILE *report);
+
+/* Give the stopped database in path a new era: for a copy that takes the original's place, because clients may hold
+ * cursors beyond what it has. Each of them is then told to resync. A salvaged copy has got one already.
+ * Errors: MESH_NOT_FOUND there is no store's database; as store_kv_open. why says more. */
+MESH_MUST mesh_err store_salvage_new_era(const char *path, uint64_t *era_p, char *why, size_t why_size);
+/* The same, of an open one. Errors: MESH_NOT_FOUND, MESH_CORRUPT, what ended the kv. */
+MESH_MUST mesh_err store_salvage_put_era(store_kv *kv, uint64_t era);
 
 #endif

@@ -1,14 +1,14 @@
-# Fuzz targets, one for every decoder and every core: `make fuzz` builds them (clang, libFuzzer), `make fuzz-run` runs
+# Fuzz targets, one for every decoder and every core: `make fuzz` builds them (clang, libFuzzer) and runs
 # each for FUZZ_SECONDS from its corpus, `make fuzz-seeds` writes the corpora again after a schema has changed.
 FUZZ_SECONDS ?= 7
 FUZZ_T := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 
 ifeq ($(MODE),fuzz)
 CFLAGS += -w # warnings are gcc's business in the other builds
-fuzz: $(FUZZ_T:%=$(B)/tests/fuzz/fuzz_%)
+build-fuzz: $(FUZZ_T:%=$(B)/tests/fuzz/fuzz_%)
 else
-fuzz:
-	$(MAKE) -s MODE=fuzz CC=clang B=build/fuzz fuzz
+build-fuzz:
+	$(MAKE) -s MODE=fuzz CC=clang B=build/fuzz build-fuzz
 endif
 
 fuzz-run:
@@ -24,4 +24,4 @@ fuzz-seeds: $(B)/tests/fuzz/seeds
 	mkdir -p tests/fuzz/corpus
 	$< tests/fuzz/corpus
 
-.PHONY: fuzz fuzz-run fuzz-seeds
+.PHONY: build-fuzz fuzz-run fuzz-seeds

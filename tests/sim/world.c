@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mesh/log.h"
+
 void sim_kill(sim *s, const char *node)
 {
     sim_node_die(sim_node_find(s, node));
@@ -194,6 +196,7 @@ static bool warm(sim *s)
 
 sim *sim_new(sim_conf conf)
 {
+    mesh_log_level(MESH_WARN); /* the trace tells the story; sessions that come and go would drown it */
     sim *s = mesh_alloc(sizeof *s);
     s->conf = conf;
     s->rand.state = conf.seed * 0x9e3779b97f4a7c15u + 1;

@@ -17,6 +17,7 @@
 #include "edge/token.h"
 #include "mesh/alloc.h"
 #include "mesh/fault.h"
+#include "mesh/log.h"
 
 enum { EDGE1, ROUTER1, ROUTER2, PEERS };
 #define ERA UINT64_C(0xfedcba9876543210)
@@ -332,6 +333,7 @@ static inline int world_setup(void **state)
 {
     static const char *names[] = { "edge1", "router1", "router2" };
     world *w = mesh_alloc(sizeof *w);
+    mesh_log_level(MESH_WARN);
     w->conf = mesh_conf_new();
     assert_int_equal(mesh_conf_set(w->conf, "cluster.tenants", "default acme"), MESH_OK);
     for (size_t i = 0; i < PEERS; i++) {

@@ -268,6 +268,27 @@ static char **rig_list(rig *r, const char *names, size_t *n_p)
     return list;
 }
 
+static int rig_by_id(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The same by id and each once, as the edge puts members. */
+static char **rig_members(rig *r, const char *names, size_t *n_p)
+{
+    size_t n;
+    size_t kept = 0;
+    char **list = rig_list(r, names, &n);
+    qsort(list, n, sizeof *list, rig_by_id);
+    for (size_t i = 0; i < n; i++) {
+        if (kept == 0 || strcmp(list[kept - 1], list[i]) != 0) {
+            list[kept++] = list[i];
+        }
+    }
+    *n_p = kept;
+    return list;
+}
+
 static Mesh__Send rig_send_body(rig *r, const char *user, const char *chat, const char *peer, const char *id,
                                 const char *text)
 {
@@ -308,7 +329,7 @@ static Mesh__Msg *rig_create(rig *r, const char *user, const char *chat, const c
     create.client_msg_id = (char *)(uintptr_t)id;
     create.name = mesh_arena_strdup(r->arena, "the group");
     create.history = rule;
-    create.members = rig_list(r, members, &create.n_members);
+    create.members = rig_members(r, members, &create.n_members);
     MESH_MSG(msg, CHAT_CREATE, chat_create, &create);
     msg.key = create.chat;
     return rig_ask(r, &msg);
@@ -324,7 +345,7 @@ static Mesh__Msg *rig_edit(rig *r, const char *user, const char *chat, const cha
     if (op == MESH__EDIT_OP__EDIT_RENAME) {
         edit.name = mesh_arena_strdup(r->arena, arg);
     } else {
-        edit.members = rig_list(r, arg, &edit.n_members);
+        edit.members = rig_members(r, arg, &edit.n_members);
     }
     MESH_MSG(msg, CHAT_EDIT, chat_edit, &edit);
     msg.key = edit.chat;

@@ -20,6 +20,7 @@
 #include "mesh/rand.h"
 #include "mesh/stats.h"
 #include "mesh/utf8.h"
+#include "tests/unit/capture.h"
 
 /* ---- ids ---- */
 
@@ -330,33 +331,6 @@ static void statistics_print_as_prometheus_text(void **state)
 
 /* ---- log ---- */
 
-typedef struct capture {
-    int saved;
-    int pipe[2];
-} capture;
-
-static void capture_start(capture *c)
-{
-    assert_int_equal(pipe(c->pipe), 0);
-    c->saved = dup(STDERR_FILENO);
-    assert_true(dup2(c->pipe[1], STDERR_FILENO) >= 0);
-}
-
-static size_t capture_stop(capture *c, char *text, size_t size)
-{
-    assert_true(dup2(c->saved, STDERR_FILENO) >= 0);
-    (void)close(c->saved);
-    (void)close(c->pipe[1]);
-    size_t total = 0;
-    ssize_t n;
-    while (total + 1 < size && (n = read(c->pipe[0], text + total, size - 1 - total)) > 0) {
-        total += (size_t)n;
-    }
-    text[total] = '\0';
-    (void)close(c->pipe[0]);
-    return total;
-}
-
 static void a_log_line_cannot_be_forged(void **state)
 {
     (void)state;
@@ -413,6 +387,38 @@ static void a_flood_of_one_event_is_cut(void **state)
     assert_int_equal(mesh_log_level_of("loud"), MESH_INFO);
 }
 
+static int evaluated(int *times)
+{
+    return ++*times;
+}
+
+static void a_level_that_is_off_costs_nothing(void **state)
+{
+    (void)state;
+    capture c;
+    static char text[60000];
+    int times = 0;
+    mesh_log_setup("n", MESH_INFO);
+    mesh_log(MESH_DEBUG, "test_off", "i=%d", evaluated(&times));
+    assert_int_equal(times, 0);
+    assert_false(mesh_log_wants(MESH_DEBUG));
+    mesh_log_level(MESH_DEBUG);
+    mesh_log_node_set("other");
+    assert_string_equal(mesh_log_node(), "other");
+    capture_start(&c);
+    for (int i = 0; i < 450; i++) { /* whoever follows a trace must not miss a line of it */
+        mesh_log(MESH_DEBUG, "test_trace", "i=%d", evaluated(&times));
+    }
+    (void)capture_stop(&c, text, sizeof text);
+    assert_int_equal(times, 450);
+    unsigned lines = 0;
+    for (char *p = text; (p = strstr(p, "level=debug node=other event=test_trace")) != NULL; p++) {
+        lines++;
+    }
+    assert_int_equal(lines, 450);
+    mesh_log_setup("n", MESH_INFO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -433,6 +439,7 @@ int main(void)
         cmocka_unit_test(statistics_print_as_prometheus_text),
         cmocka_unit_test(a_log_line_cannot_be_forged),
         cmocka_unit_test(a_flood_of_one_event_is_cut),
+        cmocka_unit_test(a_level_that_is_off_costs_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

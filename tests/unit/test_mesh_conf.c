@@ -1,4 +1,4 @@
-/* mesh/conf.c and mesh/conf_file.c: what is read, what is refused and how it says why, and that a dump reads back. */
+/* mesh/conf*.c: what is read, what is refused and how it says why, and that a dump reads back. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -252,6 +252,104 @@ static void nodes_are_added_once(void **state)
     mesh_conf_destroy(&conf);
 }
 
+/* ---- as a whole ---- */
+
+static char problems[2000];
+
+static void collect(void *arg, const char *what)
+{
+    (void)arg;
+    size_t n = strlen(problems);
+    (void)snprintf(problems + n, sizeof problems - n, "%s\n", what);
+}
+
+static void checked(const char *text, const char *expected)
+{
+    mesh_conf *conf = mesh_conf_new();
+    assert_int_equal(load(conf, text), MESH_OK);
+    problems[0] = '\0';
+    size_t n = mesh_conf_check(conf, collect, NULL);
+    assert_string_equal(problems, expected);
+    for (const char *line = expected; (line = strchr(line, '\n')) != NULL; line++) {
+        n--;
+    }
+    assert_int_equal(n, 0);
+    mesh_conf_destroy(&conf);
+}
+
+#define EDGE "    edge1\n        role = edge\n"
+#define ROUTER "    router1\n        role = router\n        endpoint = \"inproc://router1\"\n"
+#define STORE(name, shard)                                                                                             \
+    "    " name "\n        role = store\n        endpoint = \"inproc://" name "\"\n        shard = " shard "\n"
+#define TOKENS "edge\n    token_key_file = \"/x\"\n"
+
+static void a_cluster_is_looked_at_as_a_whole(void **state)
+{
+    (void)state;
+    checked(KEY "node\n" EDGE ROUTER STORE("store1", "0") TOKENS, "");
+    checked(KEY, "node: the cluster has no nodes\n");
+    checked(KEY "node\n" EDGE, "node: the cluster has no store\n"
+                               "node: the cluster has no router\n"
+                               "edge.token_key_file: not set, and edges check tokens with it\n");
+    checked(KEY "node\n" ROUTER STORE("store1", "0"), "node: the cluster has no edge\n");
+    checked(KEY "node\n" EDGE ROUTER STORE("store1", "0") STORE("store2", "0") TOKENS,
+            "node store2: shard 0 is store1's already\n");
+    checked(KEY "node\n" EDGE ROUTER STORE("store1", "1") TOKENS, "node: no store has shard 0, which keeps the ring\n");
+    checked(KEY "node\n" EDGE ROUTER "    store1\n        role = store\n        endpoint = tcp://127.0.0.1:1\n" TOKENS,
+            "node router1: its endpoint is inproc, that of store1 is tcp\n"
+            "node edge1: no public_key, and links over tcp are encrypted\n"
+            "node router1: no public_key, and links over tcp are encrypted\n"
+            "node store1: no public_key, and links over tcp are encrypted\n");
+}
+
+static void misspelt_variables_are_named(void **state)
+{
+    (void)state;
+    char *const environment[] = { "PARLEY_EDGE_PORT=1",
+                                  "PARLEY_EDGE_PROT=1",
+                                  "PARLEY_EDGE_MAX_SOCKETS_PER_ADDRESS=1",
+                                  "PARLEY_STORE_=1",
+                                  "PARLEY_STORE",
+                                  "PARLEY=/usr/bin/parley",
+                                  "PARLEY_URL=ws://x",
+                                  "PARLEY_TOKEN=x",
+                                  "EDGE_PROT=1",
+                                  NULL };
+    problems[0] = '\0';
+    assert_int_equal(mesh_conf_check_environment(environment, collect, NULL), 2);
+    assert_string_equal(problems, "PARLEY_EDGE_PROT: in the environment, but no such setting\n"
+                                  "PARLEY_STORE_: in the environment, but no such setting\n");
+}
+
+static void files_and_values_have_a_limit(void **state)
+{
+    (void)state;
+    const size_t max = 1024 * 1024; /* FILE_MAX of mesh/conf_file.c */
+    char *text = malloc(max + 2);
+    assert_non_null(text);
+    size_t n = (size_t)snprintf(text, max, "%s", KEY);
+    while (n < max + 1) { /* comments, no line of them too long */
+        text[n] = n % 100 == 99 ? '\n' : '#';
+        n++;
+    }
+    text[max - 1] = '\n';
+    text[max] = '\n';
+    mesh_conf *conf = mesh_conf_new();
+    assert_int_equal(load_bytes(conf, text, max), MESH_OK);
+    mesh_conf_destroy(&conf);
+    conf = mesh_conf_new();
+    assert_int_equal(load_bytes(conf, text, max + 1), MESH_MALFORMED);
+    assert_non_null(strstr(why, "larger than 1 MiB"));
+    memset(text, 'p', MESH_SETTING_MAX + 1);
+    text[MESH_SETTING_MAX + 1] = '\0';
+    assert_int_equal(mesh_conf_set(conf, "edge.origins", text), MESH_MALFORMED);
+    text[MESH_SETTING_MAX] = '\0';
+    assert_int_equal(mesh_conf_set(conf, "edge.origins", text), MESH_OK);
+    assert_string_equal(mesh_conf_str(conf, "edge.origins"), text);
+    mesh_conf_destroy(&conf);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +360,9 @@ int main(void)
         cmocka_unit_test(broken_text_names_its_line),
         cmocka_unit_test(the_environment_wins),
         cmocka_unit_test(nodes_are_added_once),
+        cmocka_unit_test(files_and_values_have_a_limit),
+        cmocka_unit_test(a_cluster_is_looked_at_as_a_whole),
+        cmocka_unit_test(misspelt_variables_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,6 +23,7 @@
 #include "mesh/link.h"
 #include "mesh/link_auth.h"
 #include "mesh/log.h"
+#include "tests/unit/capture.h"
 
 #define WAIT_MS 20000 /* a bound, never a delay */
 
@@ -32,6 +33,7 @@ static const mesh_role roles[N_NODES] = { MESH_EDGE, MESH_EDGE, MESH_ROUTER, MES
 static char dir[] = "/tmp/parley-test-link-XXXXXX";
 static char public_keys[N_NODES][MESH_LINK_KEY_SIZE];
 static mesh_conf *conf; /* over tcp */
+static char setup_log[16384];
 
 typedef struct node {
     mesh_link *link;
@@ -352,6 +354,14 @@ static void a_reborn_peer_is_down_then_up(void **state)
     stop(&router);
 }
 
+/* Setup has just had a key refused to see that keys are refused. */
+static void the_self_test_is_neither_counted_nor_logged(void **state)
+{
+    (void)state;
+    assert_true(mesh_link_auth_refused() == 0);
+    assert_string_equal(setup_log, "");
+}
+
 static void a_strangers_key_is_refused(void **state)
 {
     (void)state;
@@ -360,9 +370,18 @@ static void a_strangers_key_is_refused(void **state)
     uint64_t before = stat_of(router.link, REFUSED_KEY);
     mesh_link_keys keys;
     zmq_curve_keypair(keys.public_key, keys.secret_key);
+    capture c;
+    static char log[16384];
+    mesh_log_level(MESH_WARN);
+    capture_start(&c);
     void *s = raw_dialer("edge1.0000000000000064.1", &keys);
     raw_hello(s, "edge1", 100, "parley");
     TURN_UNTIL(&router, &nobody, stat_of(router.link, REFUSED_KEY) > before);
+    (void)capture_stop(&c, log, sizeof log);
+    mesh_log_level(MESH_ERROR);
+    if (strstr(log, " level=warn node=test event=link_key_refused address=127.0.0.1\n") == NULL) {
+        fail_msg("the node is not named: %s", log);
+    }
     assert_int_equal(router.ups, 0);
     assert_int_equal(stat_of(router.link, "parley_link_frames_total{node=\"n\",way=\"in\"}"), 0);
     zmq_close(s);
@@ -729,7 +748,13 @@ static int setup(void **state)
     }
     conf = tcp_conf();
     set(conf, "cluster.name", "parley");
-    return mesh_link_setup(conf, dir) == MESH_OK ? 0 : -1;
+    capture c;
+    mesh_log_level(MESH_WARN);
+    capture_start(&c);
+    mesh_err err = mesh_link_setup(conf, dir);
+    (void)capture_stop(&c, setup_log, sizeof setup_log);
+    mesh_log_level(MESH_ERROR);
+    return err == MESH_OK ? 0 : -1;
 }
 
 static int teardown(void **state)
@@ -748,6 +773,7 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_self_test_is_neither_counted_nor_logged),
         cmocka_unit_test(comes_up_and_talks_both_ways),
         cmocka_unit_test(ten_thousand_arrive_in_order),
         cmocka_unit_test(a_full_queue_takes_the_peer_down),

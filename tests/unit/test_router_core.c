@@ -294,7 +294,7 @@ static void deadline_and_store_down_answer_unavailable(void **state)
 {
     fixture *f = *state;
     send_request(f, 42);
-    f->now.mono += ROUTER_TTL_MS;
+    f->now.mono += mesh_conf_int(f->conf, "router.ttl_ms");
     router_core_turn(f->core, f->now, f->out);
     collect(f);
     expect_fault(f, EDGE1, 42, FAULT_UNAVAILABLE);
@@ -304,6 +304,115 @@ static void deadline_and_store_down_answer_unavailable(void **state)
     expect_fault(f, EDGE1, 43, FAULT_UNAVAILABLE);
     send_request(f, 44);
     expect_fault(f, EDGE1, 44, FAULT_UNAVAILABLE);
+}
+
+static void ask_with_ttl(fixture *f, uint64_t corr, uint32_t ttl_ms)
+{
+    Mesh__Read read = MESH__READ__INIT;
+    read.user = "default/ann";
+    read.chat = "default/g:x";
+    read.seq = 1;
+    MESH_MSG(msg, READ, read, &read);
+    msg.key = read.chat;
+    msg.corr = corr;
+    msg.ttl_ms = ttl_ms;
+    say(f, EDGE1, &msg);
+}
+
+/* The earlier of what the edge gives and what the router allows, whatever the order they came in. */
+static void deadlines_are_the_askers(void **state)
+{
+    static const struct {
+        uint32_t ttl_ms;
+        uint32_t passed_on;
+    } asks[] = { { 0, 5000 }, { 300, 300 }, { 60000, 5000 }, { 100, 100 }, { 200, 200 }, { 100, 100 }, { 1, 1 } };
+    static const struct {
+        mesh_ms at;
+        size_t n; /* answered then */
+        uint64_t first, last;
+    } ends[] = { { 1, 1, 7, 7 },   { 99, 0, 0, 0 },  { 100, 2, 4, 6 },
+                 { 299, 1, 5, 5 }, { 300, 1, 2, 2 }, { 5000, 2, 1, 3 } };
+    fixture *f = *state;
+    mesh_ms start = f->now.mono;
+    for (uint64_t i = 0; i < sizeof asks / sizeof *asks; i++) {
+        ask_with_ttl(f, i + 1, asks[i].ttl_ms);
+        assert_int_equal(only(f, STORE1, MESH__MSG__BODY_READ)->ttl_ms, asks[i].passed_on);
+    }
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        f->now.mono = start + ends[i].at;
+        mesh_ms next = router_core_turn(f->core, f->now, f->out);
+        collect(f);
+        assert_int_equal(count(f, MESH__MSG__BODY_FAULT), ends[i].n);
+        uint64_t seen[2] = { 0, 0 };
+        size_t n = 0;
+        for (size_t k = 0; k < f->n_sent; k++) {
+            if (f->sent[k].msg->body_case == MESH__MSG__BODY_FAULT) {
+                seen[n++ > 0] = f->sent[k].msg->corr;
+            }
+        }
+        if (n > 0) {
+            assert_int_equal(seen[0], ends[i].first);
+            assert_int_equal(seen[n - 1], ends[i].last);
+        }
+        if (i == 1) {
+            assert_int_equal(next, start + 100); /* the loop comes back for the next one */
+        }
+    }
+    assert_true(router_core_turn(f->core, f->now, f->out) > f->now.mono);
+}
+
+/* Two steps, one deadline: the second has what the first left. */
+static void a_chat_list_has_one_deadline(void **state)
+{
+    fixture *f = *state;
+    Mesh__Chats chats = MESH__CHATS__INIT;
+    chats.user = "default/ann";
+    MESH_MSG(ask, CHATS, chats, &chats);
+    ask.key = chats.user;
+    ask.corr = 5;
+    ask.ttl_ms = 1000;
+    say(f, EDGE1, &ask);
+    Mesh__Msg *rows = only(f, STORE1, MESH__MSG__BODY_USER_CHATS);
+    assert_int_equal(rows->ttl_ms, 1000);
+    f->now.mono += 400;
+    Mesh__UserChat chat = MESH__USER_CHAT__INIT;
+    Mesh__UserChat *list[] = { &chat };
+    chat.chat = "default/g:x";
+    Mesh__UserChatPage body = MESH__USER_CHAT_PAGE__INIT;
+    body.chats = list;
+    body.n_chats = 1;
+    MESH_MSG(answer, USER_CHAT_PAGE, user_chat_page, &body);
+    answer.corr = rows->corr;
+    say(f, STORE1, &answer);
+    assert_int_equal(only(f, STORE1, MESH__MSG__BODY_HEADS)->ttl_ms, 600);
+    f->now.mono += 600;
+    router_core_turn(f->core, f->now, f->out);
+    collect(f);
+    expect_fault(f, EDGE1, 5, FAULT_UNAVAILABLE);
+}
+
+/* An edge asks again after its two seconds; the attach that is on its way must be there still. */
+static void an_attach_outlives_its_asker(void **state)
+{
+    fixture *f = *state;
+    Mesh__Attach body = MESH__ATTACH__INIT;
+    body.user = "default/bob";
+    body.device = "phone";
+    body.session = 1;
+    body.fresh = true;
+    MESH_MSG(msg, ATTACH, attach, &body);
+    msg.key = body.user;
+    msg.corr = 8;
+    msg.ttl_ms = 2000;
+    say(f, EDGE1, &msg);
+    only(f, STORE1, MESH__MSG__BODY_ATTACH);
+    f->now.mono += 2000;
+    router_core_turn(f->core, f->now, f->out);
+    collect(f);
+    assert_int_equal(count(f, MESH__MSG__BODY_FAULT), 0);
+    msg.corr = 9;
+    say(f, EDGE1, &msg);
+    assert_int_equal(count(f, MESH__MSG__BODY_ATTACH), 0);
 }
 
 static void inflight_is_bounded(void **state)
@@ -316,6 +425,73 @@ static void inflight_is_bounded(void **state)
     }
     send_request(f, 99999);
     expect_fault(f, EDGE1, 99999, FAULT_BUSY);
+}
+
+/* Parcels of half a megabyte, none of them answered by the users' store. */
+static void held_deliveries_are_bounded(void **state)
+{
+    fixture *f = *state;
+    const size_t size = 512 * 1024;
+    Mesh__Entry entry = MESH__ENTRY__INIT;
+    entry.chat = "default/g:x";
+    entry.body = (ProtobufCBinaryData){ size, mesh_alloc(size) };
+    Mesh__Recipient recipient = MESH__RECIPIENT__INIT;
+    Mesh__Recipient *users[] = { &recipient };
+    recipient.user = "default/bob";
+    Mesh__Deliver body = MESH__DELIVER__INIT;
+    body.entry = &entry;
+    body.users = users;
+    body.n_users = 1;
+    MESH_MSG(msg, DELIVER, deliver, &body);
+    size_t fits = 0;
+    uint64_t corr = 0;
+    for (bool full = false; !full; fits += !full) {
+        assert_true(fits <= ROUTER_DELIVER_BYTES_MAX / size);
+        body.item = entry.seq = fits + 1;
+        mesh_arena_reset(f->arena);
+        say(f, STORE1, &msg);
+        full = count(f, MESH__MSG__BODY_DELIVERED) > 0;
+        corr = full ? corr : only(f, STORE1, MESH__MSG__BODY_APPEND)->corr;
+    }
+    assert_int_equal(fits, ROUTER_DELIVER_BYTES_MAX / size - 1); /* each is a little more than its body */
+    Mesh__Delivered *refused = only(f, STORE1, MESH__MSG__BODY_DELIVERED)->delivered;
+    assert_true(refused->retry && refused->item == fits + 1);
+    appended(f, corr, MESH__APPEND_STATE__APPEND_DONE, 1, 0); /* one is done: there is room for one */
+    say(f, STORE1, &msg);
+    only(f, STORE1, MESH__MSG__BODY_APPEND);
+    free(entry.body.data);
+}
+
+static void sessions_are_bounded(void **state)
+{
+    fixture *f = *state;
+    router_core_destroy(&f->core);
+    assert_int_equal(mesh_conf_int(f->conf, "router.sessions_max"), 1000000);
+    assert_int_equal(mesh_conf_set(f->conf, "router.sessions_max", "2"), MESH_OK);
+    f->core = router_core_new(&(router_core_conf){ f->conf, ROUTER1, BOOT }, f->now);
+    router_core_up(f->core, EDGE1, 5, f->now, f->out);
+    router_core_up(f->core, STORE1, 6, f->now, f->out);
+    set_ring(f, false);
+    attach(f, EDGE1, 1, "a", 10);
+    attach(f, EDGE1, 2, "b", 10);
+    Mesh__Attach body = MESH__ATTACH__INIT;
+    body.user = "default/bob";
+    body.device = "c";
+    body.session = 3;
+    body.fresh = true;
+    MESH_MSG(msg, ATTACH, attach, &body);
+    msg.key = body.user;
+    msg.corr = 9;
+    say(f, EDGE1, &msg);
+    expect_fault(f, EDGE1, 9, FAULT_BUSY);
+    Mesh__Detach gone = MESH__DETACH__INIT;
+    gone.user = "default/bob";
+    gone.session = 1;
+    MESH_MSG(detach, DETACH, detach, &gone);
+    detach.key = gone.user;
+    say(f, EDGE1, &detach);
+    say(f, EDGE1, &msg);
+    only(f, STORE1, MESH__MSG__BODY_ATTACH);
 }
 
 static void live_entry_goes_out_in_turn(void **state)
@@ -702,7 +878,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         STORY(request_is_forwarded_and_answered),
         STORY(deadline_and_store_down_answer_unavailable),
+        STORY(deadlines_are_the_askers),
+        STORY(a_chat_list_has_one_deadline),
+        STORY(an_attach_outlives_its_asker),
         STORY(inflight_is_bounded),
+        STORY(held_deliveries_are_bounded),
+        STORY(sessions_are_bounded),
         STORY(live_entry_goes_out_in_turn),
         STORY(entry_beyond_next_is_pulled_in_order),
         STORY(gap_and_refusal_go_back_to_the_outbox),

@@ -329,26 +329,96 @@ static void a_lost_answer_doubles_nothing(void **state)
     rig_destroy(r);
 }
 
+static uint64_t gap_entries(rig *r)
+{
+    return mesh_stats_get(store_core_stats(r->core), STORE_M_GAP_SENT);
+}
+
+/* The router says it delivered and did not: what it never appended is missing when the next parcel comes. */
+static void pretend(rig *r, relay *y)
+{
+    for (; y->at < r->n_seen; y->at++) {
+        const rig_seen *seen = &r->seen[y->at];
+        if (seen->msg->body_case == MESH__MSG__BODY_DELIVER) {
+            Mesh__Delivered delivered = MESH__DELIVERED__INIT;
+            delivered.item = seen->msg->deliver->item;
+            delivered.parcel = seen->msg->deliver->parcel;
+            MESH_MSG(msg, DELIVERED, delivered, &delivered);
+            rig_give(r, seen->to, &msg);
+        }
+    }
+}
+
 static void a_gap_is_filled_before_the_parcel_comes_again(void **state)
 {
     (void)state;
     rig *r = rig_ready();
+    relay y = { 0 };
+    for (int i = 0; i < 300; i++) { /* more than fills gaps at once */
+        rig_say(r, "ann", "bob", "hi");
+    }
+    pretend(r, &y);
+    assert_int_equal(owed(r), 0);
+    rig_say(r, "ann", "bob", "last");
+    relay_all(r, &y);
+    assert_true(mesh_stats_get(store_core_stats(r->core), STORE_M_APPEND_GAPS) > 0);
+    relay_for(r, &y, 300);
+    assert_whole(r, "bob", 301);
+    assert_whole(r, "ann", 301);
+    assert_int_equal(gap_entries(r), 300); /* each once, to both of them */
+    relay_for(r, &y, 2000);
+    assert_int_equal(owed(r), 0);
+    assert_int_equal(gap_entries(r), 300);
+    rig_destroy(r);
+}
+
+static void each_gets_what_is_missing(void **state)
+{
+    (void)state;
+    rig *r = rig_ready();
+    relay y = { 0 };
+    rig_create(r, "ann", "g1", "c", "bob", MESH__HISTORY_RULE__HISTORY_ALL);
+    rig_post_text(r, "ann", "g1", "2");
+    relay_for(r, &y, 100);
+    rig_edit(r, "ann", "g1", "a", MESH__EDIT_OP__EDIT_ADD, "cat"); /* 3 */
+    rig_post_text(r, "ann", "g1", "4");
+    pretend(r, &y);
+    rig_post_text(r, "ann", "g1", "5");
+    relay_for(r, &y, 300);
+    assert_whole(r, "ann", 5);
+    assert_whole(r, "bob", 5);
+    Mesh__InboxPage *page = rig_inbox(r, "cat", 0, 50);
+    assert_int_equal(page->n_entries, 3);
+    assert_int_equal(page->entries[0]->entry->seq, 3);
+    assert_int_equal(page->entries[2]->entry->seq, 5);
+    assert_int_equal(gap_entries(r), 2);
+    rig_destroy(r);
+}
+
+static void what_is_owed_anyway_fills_no_gap(void **state)
+{
+    (void)state;
+    rig *r = rig_ready();
     relay y = { .deaf = { [RIG_R1] = true } };
-    for (int i = 0; i < 300; i++) { /* more than fill one gap at once */
+    for (int i = 0; i < 300; i++) {
         rig_say(r, "ann", "bob", "hi");
     }
     relay_all(r, &y);
     y.deaf[RIG_R1] = false;
-    y.at = r->n_seen; /* the first 300 are lost; the next one comes through */
-    rig_say(r, "ann", "bob", "last");
+    y.at = r->n_seen; /* the first 300 are lost; the next ones come through */
+    for (int i = 0; i < 20; i++) {
+        rig_say(r, "ann", "bob", "late");
+    }
     relay_all(r, &y);
     assert_true(mesh_stats_get(store_core_stats(r->core), STORE_M_APPEND_GAPS) > 0);
-    assert_true(mesh_stats_get(store_core_stats(r->core), STORE_M_GAP_SENT) >= 512);
-    relay_for(r, &y, 200);
-    assert_whole(r, "bob", 301);
-    assert_whole(r, "ann", 301);
-    relay_for(r, &y, 2000);
+    size_t sent = delivers_seen(r);
+    relay_for(r, &y, 900);
+    assert_in_range(delivers_seen(r) - sent, 20, 20 * 6); /* tries come later and later */
+    relay_for(r, &y, 400); /* the lost ones are due, and each one that arrives wakes the next */
     assert_int_equal(owed(r), 0);
+    assert_whole(r, "bob", 320);
+    assert_whole(r, "ann", 320);
+    assert_int_equal(gap_entries(r), 0);
     rig_destroy(r);
 }
 
@@ -379,6 +449,30 @@ static void a_retry_is_honoured(void **state)
     assert_int_equal(owed(r), 1);
     rig_give(r, RIG_R1, &msg);
     assert_int_equal(owed(r), 0);
+    rig_destroy(r);
+}
+
+static void retries_come_later_and_later(void **state)
+{
+    (void)state;
+    rig *r = rig_ready();
+    size_t at = 0;
+    rig_say(r, "ann", "bob", "hi");
+    for (int i = 0; i < 60 * 20; i++) { /* a minute */
+        for (; at < r->n_seen; at++) {
+            if (r->seen[at].msg->body_case == MESH__MSG__BODY_DELIVER) {
+                Mesh__Delivered again = MESH__DELIVERED__INIT;
+                again.item = r->seen[at].msg->deliver->item;
+                again.parcel = r->seen[at].msg->deliver->parcel;
+                again.retry = true;
+                MESH_MSG(msg, DELIVERED, delivered, &again);
+                rig_give(r, RIG_R1, &msg);
+            }
+        }
+        rig_lease(r, RIG_R1, 11, false);
+        rig_sleep(r, 50);
+    }
+    assert_in_range(delivers_seen(r), 10, 20); /* 50, 100 ... 6400 ms, then every 8 s */
     rig_destroy(r);
 }
 
@@ -427,6 +521,132 @@ static void a_ring_change_splits_anew(void **state)
     assert_whole(r, "ann", 1);
     assert_whole(r, "u000", 1);
     assert_whole(r, "u199", 1);
+    rig_destroy(r);
+}
+
+static void what_stays_with_its_router_is_not_sent_again(void **state)
+{
+    (void)state;
+    rig *r = rig_ready();
+    relay y = { .two = true, .deaf = { [RIG_R1] = true } };
+    char names[200 * 6] = "";
+    for (int i = 0; i < 200; i++) {
+        sprintf(names + strlen(names), "u%03d ", i);
+    }
+    rig_create(r, "ann", "g1", "c", names, MESH__HISTORY_RULE__HISTORY_ALL);
+    rig_say(r, "ann", "ann", "a note"); /* one user: a parcel that moves whole or not at all */
+    rig_say(r, "u000", "u000", "another");
+    rig_say(r, "u001", "u001", "another");
+    rig_say(r, "u002", "u002", "another");
+    assert_int_equal(delivers_seen(r), 5);
+    store_core_up(r->core, RIG_R2, 22, r->now, r->out);
+    rig_lease(r, RIG_R2, 22, false);
+    rig_run(r);
+    assert_int_equal(last_ring(r, RIG_R2)->n_routers, 2);
+    size_t again = 0, moved = 0, group = 0;
+    for (size_t i = 0, n = 0; i < r->n_seen; i++) {
+        const Mesh__Msg *msg = r->seen[i].msg;
+        if (msg->body_case != MESH__MSG__BODY_DELIVER || n++ < 5) {
+            continue;
+        }
+        moved += r->seen[i].to == RIG_R2 ? msg->deliver->n_users : 0;
+        again += r->seen[i].to == RIG_R1 && msg->deliver->n_users == 1 ? 1 : 0;
+        group += r->seen[i].to == RIG_R1 ? 1 : 0;
+    }
+    assert_true(moved > 0);
+    assert_int_equal(again, 0); /* those notes were on their way already */
+    assert_int_equal(group, 1); /* this one lost half its users */
+    y.deaf[RIG_R1] = false;
+    y.at = 0;
+    relay_for(r, &y, 200); /* the answers to what was sent before count for what was kept */
+    assert_int_equal(owed(r), 0);
+    assert_whole(r, "u199", 1);
+    rig_destroy(r);
+}
+
+static size_t packed_size(const rig_seen *seen)
+{
+    return seen->msg->body_case == MESH__MSG__BODY_DELIVER ? mesh_wire_size(seen->msg) : 0;
+}
+
+static void what_a_router_has_not_confirmed_is_bounded(void **state)
+{
+    (void)state;
+    rig *r = rig_ready();
+    relay y = { 0 };
+    char *text = mesh_alloc(8001);
+    memset(text, 'x', 8000);
+    store_core_down(r->core, RIG_R1, r->now, r->out);
+    for (unsigned i = 0; i < STORE_OUTBOX_WINDOW; i++) {
+        Mesh__Send send = rig_send_body(r, "ann", rig_direct(r, "ann", "bob"), "bob", rig_id(r), text);
+        MESH_MSG(msg, SEND, send, &send);
+        msg.key = send.chat;
+        rig_post(r, RIG_R2, &msg);
+        if (i % 64 == 63) {
+            rig_run(r);
+            rig_forget(r);
+        }
+    }
+    rig_run(r);
+    rig_forget(r);
+    assert_int_equal(owed(r), STORE_OUTBOX_WINDOW);
+    store_core_up(r->core, RIG_R1, 11, r->now, r->out);
+    assert_in_range(mesh_out_bytes(r->out), STORE_OUTBOX_FLIGHT_MAX, STORE_OUTBOX_FLIGHT_MAX + 20000);
+    rig_drain(r);
+    size_t open = 0; /* bytes seen and not answered */
+    size_t most = 0;
+    size_t counted = 0;
+    uint64_t last = 0;
+    while (y.at < r->n_seen) {
+        for (; counted < r->n_seen; counted++) {
+            open += packed_size(&r->seen[counted]);
+        }
+        most = open > most ? open : most;
+        rig_seen seen = r->seen[y.at++];
+        if (seen.msg->body_case == MESH__MSG__BODY_DELIVER) {
+            assert_int_equal(seen.msg->deliver->entry->seq, ++last); /* in order, each once */
+            open -= packed_size(&seen);
+            relay_one(r, &y, seen.to, seen.msg->deliver);
+            rig_run(r);
+        }
+    }
+    assert_in_range(most, STORE_OUTBOX_FLIGHT_MAX, STORE_OUTBOX_FLIGHT_MAX + 20000);
+    assert_int_equal(last, STORE_OUTBOX_WINDOW);
+    assert_int_equal(owed(r), 0);
+    assert_whole(r, "bob", STORE_OUTBOX_WINDOW);
+    free(text);
+    rig_destroy(r);
+}
+
+/* The answers get lost with the link: what was on its way does not count for the next one. */
+static void a_lost_link_frees_its_room(void **state)
+{
+    (void)state;
+    rig *r = rig_ready();
+    relay y = { .deaf = { [RIG_R1] = true } };
+    char *text = mesh_alloc(100001);
+    memset(text, 'x', 100000);
+    for (int i = 0; i < 200; i++) {
+        rig_say(r, "ann", "bob", text);
+    }
+    size_t sent = delivers_seen(r);
+    assert_in_range(sent, 80, 90);
+    relay_for(r, &y, 900);
+    assert_int_equal(delivers_seen(r), sent);
+    relay_for(r, &y, 1500); /* late answers: sent again, nothing else */
+    assert_in_range(delivers_seen(r), sent + 80, 2 * sent);
+    store_core_down(r->core, RIG_R1, r->now, r->out);
+    sent = delivers_seen(r);
+    store_core_up(r->core, RIG_R1, 12, r->now, r->out);
+    rig_drain(r);
+    assert_in_range(delivers_seen(r), sent + 80, sent + 90);
+    assert_int_equal(deliver_at(r, sent)->entry->seq, 1);
+    y.deaf[RIG_R1] = false;
+    y.at = r->n_seen - (delivers_seen(r) - sent);
+    relay_for(r, &y, 1000);
+    assert_int_equal(owed(r), 0);
+    assert_whole(r, "bob", 200);
+    free(text);
     rig_destroy(r);
 }
 
@@ -670,9 +890,15 @@ int main(void)
         cmocka_unit_test(a_lost_parcel_is_sent_again_and_again),
         cmocka_unit_test(a_lost_answer_doubles_nothing),
         cmocka_unit_test(a_gap_is_filled_before_the_parcel_comes_again),
+        cmocka_unit_test(each_gets_what_is_missing),
+        cmocka_unit_test(what_is_owed_anyway_fills_no_gap),
         cmocka_unit_test(a_retry_is_honoured),
+        cmocka_unit_test(retries_come_later_and_later),
         cmocka_unit_test(nobody_is_up_then_somebody_is),
         cmocka_unit_test(a_ring_change_splits_anew),
+        cmocka_unit_test(what_stays_with_its_router_is_not_sent_again),
+        cmocka_unit_test(what_a_router_has_not_confirmed_is_bounded),
+        cmocka_unit_test(a_lost_link_frees_its_room),
         cmocka_unit_test(a_restart_delivers_what_is_owed),
         cmocka_unit_test(what_does_not_fit_the_window_waits_in_rows),
         cmocka_unit_test(replaying_the_log_gives_the_same_rows),

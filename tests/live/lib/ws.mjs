@@ -126,11 +126,25 @@ export class Raw {
     }, ms);
   }
 
+  // The next whole message: fragments are joined; control frames come as they are.
+  async whole(ms) {
+    for (;;) {
+      const m = await this.message(ms);
+      if (m === null || m.opcode >= 8) return m;
+      this.parts ??= [];
+      this.parts.push(m);
+      if (!m.fin) continue;
+      const parts = this.parts;
+      this.parts = undefined;
+      return { opcode: parts[0].opcode, fin: true, payload: Buffer.concat(parts.map((p) => p.payload)), fragments: parts.length };
+    }
+  }
+
   // Read on until the server closes; gives {code, reason, events}: the close frame's, and the JSON events before it.
   async closing(ms = 5000) {
     const events = [];
     for (;;) {
-      const m = await this.message(ms);
+      const m = await this.whole(ms);
       if (m === null) return { code: null, reason: '', events };
       if (m.opcode === OP.close) return { code: m.code, reason: m.reason, events };
       if (m.opcode === OP.text) {
@@ -147,7 +161,7 @@ export class Raw {
         const event = this.events.shift();
         if (!type || event.type === type) return event;
       }
-      const m = await this.message(ms);
+      const m = await this.whole(ms);
       if (m === null || m.opcode === OP.close) return null;
       if (m.opcode === OP.text) {
         for (const line of m.payload.toString().split('\n')) if (line) this.events.push(JSON.parse(line));
