@@ -452,6 +452,12 @@ static void on_lws_log(int level, const char *line)
     mesh_log(level == LLL_ERR ? MESH_ERROR : MESH_WARN, "libwebsockets", "line=%.*s", (int)strcspn(line, "\n"), line);
 }
 
+static void drop_lws_log(int level, const char *line)
+{
+    (void)level;
+    (void)line;
+}
+
 static void on_lws_signal(void *handle, int signum)
 {
     (void)handle;
@@ -489,8 +495,9 @@ static bool start_lws(edge_ws *ws)
     lws_set_log_level(LLL_ERR | LLL_WARN, on_lws_log);
     ws->context = lws_create_context(&info);
     ws->vhost = ws->context ? lws_create_vhost(ws->context, &info) : NULL;
-    /* from here on its lines are about clients' nonsense, which is counted instead */
-    lws_set_log_level(0, NULL);
+    /* from here on its lines are about clients' nonsense, which is counted instead; the level is the process's, and a
+     * client library in it may raise it again */
+    lws_set_log_level(0, drop_lws_log);
     return ws->vhost != NULL;
 }
 

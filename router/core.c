@@ -120,8 +120,10 @@ router_request *router_core_ask(router_core *core, router_request_kind kind, con
     forward.corr = req->corr;
     forward.epoch = mesh_ring_epoch(core->ring);
     forward.ttl_ms = (uint32_t)ttl;
-    mesh_log(MESH_DEBUG, "forwarded", "trace=%016" PRIx64 " type=%s key=%s to=%s", req->trace, mesh_msg_kind_name(msg),
-             key, mesh_conf_node(core->conf, store)->name);
+    if (req->trace != 0) {
+        mesh_log(MESH_DEBUG, "forwarded", "trace=%016" PRIx64 " type=%s key=%s to=%s", req->trace,
+                 mesh_msg_kind_name(msg), key, mesh_conf_node(core->conf, store)->name);
+    }
     mesh_out_put(out, store, &forward);
     return req;
 }

@@ -55,6 +55,18 @@ done < <(sed -nE 's/.*\{ *FAULT_[A-Z_]+, *"([a-z_]+)".*/\1/p' mesh/fault.c | whi
     [ -n "$code" ] && [ "$code" -gt 0 ] && [ "$code" -lt 500 ] && echo "$code $name"
 done)
 
+# Every row of the table of bad input names tests that exist.
+rows=$(sed -n '/^## Bad input$/,/^## Bad input between/p' docs/protocol.md | grep -E '^\| [^-]' | tail -n +2)
+while IFS= read -r row; do
+    # shellcheck disable=SC2016 # backticks of the table
+    named=$(grep -oE '`[a-z_.]+\.(c|mjs)`: `[^`]+`' <<<"$row" || true)
+    [ -n "$named" ] || fail "docs/protocol.md: no test in: $row"
+    while IFS='`' read -r _ file _ name _; do
+        grep -qF -- "$name" tests/{unit,live}/"$file" 2>/dev/null || fail "docs/protocol.md: $file has no test \"$name\""
+    done <<<"$named"
+done <<<"$rows"
+[ "$(wc -l <<<"$rows")" -ge 20 ] || fail "docs/protocol.md: the table of bad input is not found"
+
 # The project stands alone.
 hits=$(git grep -nIE '\.\./shared|/work/|deb\.debian\.org|registry\.npmjs' -- . ':!scripts/lint.sh' || true)
 [ -z "$hits" ] || fail "points outside the project:"$'\n'"$hits"

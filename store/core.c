@@ -10,10 +10,12 @@
 #include "store/core.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mesh/alloc.h"
+#include "mesh/log.h"
 #include "mesh/rand.h"
 #include "store/check.h"
 #include "store/consensus.h"
@@ -75,6 +77,11 @@ static void send_answer(store_core *core, mesh_peer to, const Mesh__Msg *msg, ui
     answer->corr = corr;
     answer->epoch = mesh_ring_epoch(core->fsm->ring);
     answer->trace = msg->trace;
+    if (msg->trace != 0) {
+        mesh_log(MESH_DEBUG, "answered", "trace=%016" PRIx64 " type=%s fault=%s", msg->trace,
+                 mesh_msg_kind_name(answer),
+                 answer->body_case == MESH__MSG__BODY_FAULT ? mesh_fault_get(answer->fault->code)->name : "none");
+    }
     mesh_out_put(out, to, answer);
 }
 

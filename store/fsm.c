@@ -1,7 +1,7 @@
 /* The happy path: store_fsm_apply opens the frame, gives each message to its handler, which reads through rows, chats
- * and users and writes into rows' batch; at the end the outbox row and the applied row join it and it is queued,
- * unsynced. It may be lost in a crash: then the log, which was synced before, brings the entry again, and the rows are
- * as before it. */
+ * and users and writes into rows' batch; at the end the outbox row and the applied row join it and it is queued. Nobody
+ * waits for it to be on disk, so a crash may lose it: then the log, which was synced before, brings the entry again,
+ * and the rows are as before it. */
 #include "store/fsm.h"
 
 #include <assert.h>

@@ -1,3 +1,5 @@
+/* Items enter the window as log entries are applied, or from their rows when it has room again, and leave it when
+ * nothing of them is owed. What happens in between: store/outbox_send.c. */
 #include "store/outbox.h"
 
 #include <stdlib.h>

@@ -2,13 +2,14 @@
  *
  * One row per log entry lists its items (chat, seq); the row is deleted by OutboxDone in the log when every item is
  * delivered. A window of items is in memory, in order. An item's recipients (who had the seq in a span, with their
- * prev) are split by the routers that own their slots: a parcel to each, sent when that router is up, sent again until
- * it is confirmed.
+ * prev) are split by the routers that own their slots: a parcel to each, sent when that router is up and has less than
+ * STORE_OUTBOX_FLIGHT_MAX bytes unanswered, in order, and sent again until it is confirmed.
  *
  * What goes wrong: no answer -> the parcel is sent again, after twice the time; the router died -> a ring change splits
- * what is unconfirmed anew; a gap -> the missing entries go first, then the parcel again; the window is full -> items
- * wait in their rows; this store dies -> the rows are read again, and who had it already answers DUP. Item 0 is no
- * item: what fills a gap is not tracked, the parcel after it proves it. */
+ * anew what is owed to users who moved; a gap -> an older item of the window that still owes the user closes it, else
+ * the missing entries go first, then the parcel again; the router is busy -> again, later and later; the window is full
+ * -> items wait in their rows; this store dies -> the rows are read again, and who had it already answers DUP. Item 0
+ * is no item: what fills a gap is not tracked, the parcel after it proves it. */
 #ifndef STORE_OUTBOX_H
 #define STORE_OUTBOX_H
 

@@ -215,8 +215,10 @@ static void answer_disk_full(serve *s, mesh_peer to, const Mesh__Msg *msg)
 static void on_message(void *arg, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now)
 {
     serve *s = arg;
-    mesh_log(MESH_DEBUG, "received", "trace=%016" PRIx64 " type=%s from=%s", msg->trace, mesh_msg_kind_name(msg),
-             mesh_conf_node(s->conf, from)->name);
+    if (msg->trace != 0) {
+        mesh_log(MESH_DEBUG, "received", "trace=%016" PRIx64 " type=%s from=%s", msg->trace, mesh_msg_kind_name(msg),
+                 mesh_conf_node(s->conf, from)->name);
+    }
     if (s->core != NULL) {
         store_core_message(s->core, from, msg, packed, now, s->out);
     } else {

@@ -193,7 +193,7 @@ static pid_t start(const bare_conf *conf, unsigned what)
 
 int main(int argc, char **argv)
 {
-    bare_conf conf = { .pairs = 100, .window = 16, .warm_s = 1, .seconds = 10 };
+    bare_conf conf = { .pairs = 100, .window = 8, .warm_s = 1, .seconds = 10 };
     static const struct option options[] = {
         { "pairs", 1, 0, 'p' }, { "window", 1, 0, 'w' }, { "seconds", 1, 0, 's' }, { "warm", 1, 0, 'W' }, { 0 }
     };

@@ -37,7 +37,7 @@ int main(int argc, char **argv)
                                                   { "seconds", 1, 0, 's' }, { "quick", 0, 0, 'q' },
                                                   { "pairs", 1, 0, 'p' },   { "window", 1, 0, 'w' },
                                                   { "out", 1, 0, 'f' },     { 0 } };
-    bench_options options = { .build = "build/release", .seconds = 0, .pairs = 100, .window = 16 };
+    bench_options options = { .build = "build/release", .seconds = 0, .pairs = 100, .window = 8 };
     const char *only = NULL, *out = "build/bench.json";
     for (int o; (o = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
         switch (o) {

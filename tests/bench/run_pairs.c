@@ -260,11 +260,17 @@ void figure_latency(const bench_options *options)
     settle(&l);
     l.max_latency = (size_t)(seconds * 1200);
     l.latency_us = mesh_alloc(l.max_latency * sizeof *l.latency_us);
+    cluster_store_counts before = cluster_store_counted(&c);
     run(&l, seconds);
+    cluster_store_counts after = cluster_store_counted(&c);
+    double n = (double)(after.messages - before.messages);
     qsort(l.latency_us, l.n_latency, sizeof *l.latency_us, by_size);
     result_put("one_to_one_latency_p50", l.latency_us[l.n_latency / 2] / 1e3, "ms");
     result_put("one_to_one_latency_p99", l.latency_us[l.n_latency * 99 / 100] / 1e3, "ms");
     result_put("one_to_one_latency_max", l.latency_us[l.n_latency - 1] / 1e3, "ms");
+    printf("    per message: %.2f fsyncs, %.2f log entries, %.2f cursor moves\n",
+           (double)(after.syncs - before.syncs) / n, (double)(after.entries - before.entries) / n,
+           (double)(after.acks - before.acks) / n);
     settle(&l);
     load_fini(&l);
     driver_destroy(&d);

@@ -1,12 +1,12 @@
 // The store's disk: a watermark that refuses writes in time, a disk that is really full, and one that fails.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { closeSync, fdatasyncSync, mkdirSync, mkdtempSync, openSync, rmSync, statfsSync, writeSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Client } from './lib/client.mjs';
-import { Cluster, sleep, until } from './lib/cluster.mjs';
+import { Cluster, now, sleep, until } from './lib/cluster.mjs';
 import { Recorder, checkHistory } from './lib/recorder.mjs';
 
 const DISK_MIB = 48;
@@ -167,6 +167,43 @@ describe('without one', () => {
   });
 });
 
+// The store under strace, which does something to its fdatasync. The leak checker does not work under ptrace.
+async function traced(inject) {
+  const cluster = await Cluster.make({ edges: 1, routers: 1 });
+  cluster.env.store = { ASAN_OPTIONS: `${process.env.ASAN_OPTIONS ?? ''}:detect_leaks=0` };
+  cluster.wrap.store1 = ['strace', '-f', '-q', '-o', '/dev/null', '-e', 'trace=fdatasync', '-e', `inject=fdatasync:${inject}`];
+  for (const name of cluster.names()) cluster.start(name);
+  return cluster;
+}
+
+describe('a slow disk', () => {
+  const SYNC_MS = 150;
+  let cluster, talk;
+  after(async () => {
+    talk?.stop();
+    await cluster?.stop({ quiet: true });
+  });
+
+  test('no ack comes before the sync; many sends share one', async () => {
+    cluster = await traced(`delay_enter=${SYNC_MS * 1000}`);
+    await cluster.wait();
+    talk = await Talk.start(cluster);
+    for (let i = 0; i < 5; i++) {
+      const begin = now();
+      await talk.say();
+      assert.ok(now() - begin >= SYNC_MS, `acked after ${now() - begin} ms, a sync takes ${SYNC_MS}`);
+    }
+    const begin = now();
+    await Promise.all(Array.from({ length: 50 }, () => talk.say()));
+    const took = now() - begin;
+    console.log(`# 50 sends at once with a sync of ${SYNC_MS} ms: all acked after ${Math.round(took)} ms`);
+    assert.ok(took >= SYNC_MS && took < 25 * SYNC_MS, `${took} ms`);
+    await talk.allThere();
+    talk.stop();
+    await cluster.stop();
+  });
+});
+
 describe('a disk that fails', () => {
   let cluster, talk;
   after(async () => {
@@ -175,11 +212,7 @@ describe('a disk that fails', () => {
   });
 
   test('after a failed sync nothing is acked, the store ends and says why; a new start has everything acked', async () => {
-    cluster = await Cluster.make({ edges: 1, routers: 1 });
-    // the leak checker does not work under ptrace
-    cluster.env.store = { ASAN_OPTIONS: `${process.env.ASAN_OPTIONS ?? ''}:detect_leaks=0` };
-    cluster.wrap.store1 = ['strace', '-f', '-q', '-o', '/dev/null', '-e', 'trace=fdatasync', '-e', 'inject=fdatasync:error=EIO:when=60+'];
-    for (const name of cluster.names()) cluster.start(name);
+    cluster = await traced('error=EIO:when=60+');
     await cluster.wait();
     talk = await Talk.start(cluster);
     let failed = false;

@@ -556,6 +556,31 @@ static void refused_by_the_shell(void **state)
     assert_int_equal(stat(w, "parley_edge_malformed_total"), 2);
 }
 
+/* The shell asks how much one message may be: little before hello. At the cap the core reads all of it. */
+static void messages_are_bounded(void **state)
+{
+    world *w = *state;
+    edge_session_id id = open_socket(w, EDGE_JSON, w->token);
+    assert_int_equal(edge_core_input_max(w->core, id), EDGE_HELLO_FRAME_MAX);
+    says(w, id, "rubbish");
+    assert_error(w, id, 0, FAULT_MALFORMED);
+    assert_int_equal(edge_core_input_max(w->core, id), EDGE_HELLO_FRAME_MAX);
+    says(w, id, "{\"type\":\"hello\",\"device\":\"x\"}");
+    assert_int_equal(edge_core_input_max(w->core, id), EDGE_FRAME_MAX); /* what follows hello at once */
+    collect(w);
+    id = login(w);
+    assert_int_equal(edge_core_input_max(w->core, id), EDGE_FRAME_MAX);
+    assert_int_equal(edge_core_input_max(w->core, id + 1), EDGE_HELLO_FRAME_MAX); /* nobody */
+    char *ping = mesh_alloc(EDGE_FRAME_MAX + 1);
+    memset(ping, ' ', EDGE_FRAME_MAX);
+    memcpy(ping, "{\"type\":\"state\",\"id\":5,\"pad\":\"", 30);
+    ping[EDGE_FRAME_MAX - 2] = '"';
+    ping[EDGE_FRAME_MAX - 1] = '}';
+    edge_core_input(w->core, id, (mesh_slice){ (uint8_t *)ping, EDGE_FRAME_MAX }, w->now, w->out);
+    assert_string_equal(hears(w, id), "{\"type\":\"done\",\"id\":5}\n");
+    free(ping);
+}
+
 static void sockets_are_bounded(void **state)
 {
     world *w = *state;
@@ -616,6 +641,7 @@ int main(void)
         WORLD(nobody_is_forgotten_over_a_long_sleep),
         WORLD(drain_is_spread),
         WORLD(refused_by_the_shell),
+        WORLD(messages_are_bounded),
         WORLD(sockets_are_bounded),
         WORLD(nonsense_from_the_mesh_is_counted),
     };

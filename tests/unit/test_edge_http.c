@@ -99,6 +99,21 @@ static void test_head_has_a_limit(void **state)
     free(big);
 }
 
+static void test_tokens_have_a_limit(void **state)
+{
+    (void)state;
+    static char request[EDGE_HEAD_MAX];
+    int at = snprintf(request, sizeof request, UPGRADE "Sec-WebSocket-Protocol: parley.v1.json, token.");
+    memset(request + at, 't', EDGE_HEAD_TOKEN_MAX + 1);
+    strcpy(request + at + EDGE_HEAD_TOKEN_MAX, "\r\n\r\n");
+    edge_head head;
+    size_t size;
+    assert_int_equal(edge_head_parse(text(request), &head, &size), MESH_OK);
+    assert_int_equal(head.token.size, EDGE_HEAD_TOKEN_MAX);
+    strcpy(request + at + EDGE_HEAD_TOKEN_MAX, "t\r\n\r\n");
+    malformed(request, strlen(request));
+}
+
 static void test_head_is_strict(void **state)
 {
     (void)state;
@@ -417,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_head_is_read),
         cmocka_unit_test(test_head_comes_in_any_pieces),
         cmocka_unit_test(test_head_has_a_limit),
+        cmocka_unit_test(test_tokens_have_a_limit),
         cmocka_unit_test(test_head_is_strict),
         cmocka_unit_test(test_upgrades_are_judged),
         cmocka_unit_test(test_origins),

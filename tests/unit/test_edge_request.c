@@ -1,5 +1,6 @@
 /* The edge core's requests: what each becomes for the mesh, what its answer becomes for the client, every bad one, and
  * what happens when no answer comes. */
+#include "capture.h"
 #include "edge_world.h"
 
 static void answer(world *w, mesh_peer from, uint64_t corr, Mesh__Msg *msg)
@@ -462,6 +463,33 @@ static void bad_requests(void **state)
     quiet(w);
 }
 
+#define ATTACHED                                                                                                       \
+    "{\"type\":\"send\",\"id\":1,\"to\":\"bob\",\"client_msg_id\":\"m\",\"attachments\":[{\"ref\":\"%s\",\"name\":\"%" \
+    "s\"}]}"
+
+/* REF_MAX and FILE_NAME_MAX of edge/uplink.c. */
+static void attachments_are_bounded(void **state)
+{
+    world *w = *state;
+    edge_session_id id = login(w);
+    char ref[1024 + 2];
+    char name[255 + 2];
+    for (size_t over = 0; over < 3; over++) {
+        memset(ref, 'r', sizeof ref);
+        memset(name, 'n', sizeof name);
+        ref[1024 + (over == 1)] = '\0';
+        name[255 + (over == 2)] = '\0';
+        says(w, id, ATTACHED, ref, name);
+        if (over == 0) {
+            Mesh__Attachment *a = only(w, ROUTER1, MESH__MSG__BODY_SEND)->send->attachments[0];
+            assert_true(strlen(a->ref) == 1024 && strlen(a->name) == 255);
+        } else {
+            assert_error(w, id, 1, FAULT_INVALID);
+            quiet(w);
+        }
+    }
+}
+
 static void good_at_the_limits(void **state)
 {
     world *w = *state;
@@ -572,7 +600,7 @@ static void a_flood_is_closed(void **state)
 {
     world *w = *state;
     edge_session_id id = login(w);
-    for (int i = 0; i < 499 + 999; i++) {
+    for (int i = 0; i < 499 + 1000; i++) {
         says(w, id, "{\"type\":\"state\"}");
         hears(w, id);
         assert_int_equal(w->close_code, 0);
@@ -580,7 +608,37 @@ static void a_flood_is_closed(void **state)
     says(w, id, "{\"type\":\"state\"}\n{\"type\":\"state\"}");
     assert_error(w, id, 0, FAULT_RATE_LIMITED);
     assert_int_equal(w->close_code, 4103);
-    assert_int_equal(stat(w, "parley_edge_limited_total"), 1000);
+    assert_int_equal(stat(w, "parley_edge_limited_total"), 1001);
+}
+
+/* Frames in ms of a steady stream of so many times the rate; 0: not closed within a minute. */
+static mesh_ms flood(world *w, const char *device, unsigned times)
+{
+    edge_session_id id = login_at(w, EDGE_JSON, device, 10);
+    mesh_ms start = w->now.mono;
+    while (w->now.mono < start + 60000) {
+        later(w, 10); /* 100 a second is one */
+        for (unsigned i = 0; i < times; i++) {
+            says(w, id, "{\"type\":\"state\"}");
+        }
+        hears(w, id);
+        if (w->close_code != 0) {
+            assert_int_equal(w->close_code, 4103);
+            return w->now.mono - start;
+        }
+    }
+    return 0;
+}
+
+static void a_steady_flood_is_closed(void **state)
+{
+    world *w = *state;
+    assert_in_range(flood(w, "b", 5), 4000, 5000); /* the burst of 500 at 4 over, then 1,000 refusals at 3 over */
+    assert_in_range(flood(w, "c", 10), 1500, 2000);
+    assert_in_range(flood(w, "d", 100), 100, 200);
+    assert_int_equal(flood(w, "e", 2), 0); /* refused half of the time, but as much is forgiven */
+    assert_int_equal(flood(w, "f", 1), 0);
+    assert_int_equal(stat(w, "parley_edge_closed_total{node=\"edge1\",reason=\"flood\"}"), 3);
 }
 
 static void open_requests_are_bounded(void **state)
@@ -691,6 +749,44 @@ static void an_answer_of_another_kind(void **state)
     assert_error(w, id, 1, FAULT_NOT_FOUND);
 }
 
+/* ---- the log ---- */
+
+static void a_trace_can_be_followed(void **state)
+{
+    world *w = *state;
+    static char log[60000];
+    char line[256];
+    capture c;
+    mesh_log_setup("edge1", MESH_DEBUG);
+    capture_start(&c);
+    edge_session_id id = login(w);
+    says(w, id, "{\"type\":\"chats\",\"id\":1}");
+    Mesh__Msg *ask = only(w, ROUTER1, MESH__MSG__BODY_CHATS);
+    uint64_t trace = ask->trace;
+    fault(w, ROUTER1, ask->corr, FAULT_BUSY);
+    edge_core_closed(w->core, id, w->now, w->out);
+    (void)capture_stop(&c, log, sizeof log);
+    mesh_log_level(MESH_WARN);
+    snprintf(line, sizeof line,
+             " level=debug node=edge1 event=request trace=%016llx type=chats session=%016llx user=default/alice "
+             "key=default/alice to=router1\n",
+             (unsigned long long)trace, (unsigned long long)id);
+    assert_non_null(strstr(log, line));
+    snprintf(line, sizeof line, " event=answer trace=%016llx type=fault fault=busy session=%016llx\n",
+             (unsigned long long)trace, (unsigned long long)id);
+    assert_non_null(strstr(log, line));
+    snprintf(line, sizeof line,
+             " level=info node=edge1 event=session_started session=%016llx user=default/alice device=phone",
+             (unsigned long long)id);
+    assert_non_null(strstr(log, line));
+    snprintf(line, sizeof line,
+             " level=info node=edge1 event=session_ended session=%016llx user=default/alice device=phone "
+             "reason=left ms=0\n",
+             (unsigned long long)id);
+    assert_non_null(strstr(log, line));
+    assert_null(strstr(log, w->token));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -704,12 +800,15 @@ int main(void)
         WORLD(requests_may_follow_hello_at_once),
         WORLD(protobuf_is_the_same),
         WORLD(bad_requests),
+        WORLD(attachments_are_bounded),
         WORLD(good_at_the_limits),
         WORLD(text_is_counted_in_code_points),
         WORLD(members_are_bounded),
         WORLD(frames_of_a_message_are_bounded),
         WORLD(a_burst_and_then_the_rate),
         WORLD(a_flood_is_closed),
+        WORLD(a_steady_flood_is_closed),
+        WORLD(a_trace_can_be_followed),
         WORLD(open_requests_are_bounded),
         WORLD(no_answer_in_time),
         WORLD(a_lost_router_answers_at_once),

@@ -375,8 +375,8 @@ static void a_chat_list_has_one_deadline(void **state)
     Mesh__Msg *rows = only(f, STORE1, MESH__MSG__BODY_USER_CHATS);
     assert_int_equal(rows->ttl_ms, 1000);
     f->now.mono += 400;
-    Mesh__UserChat chat = MESH__USER_CHAT__INIT;
-    Mesh__UserChat *list[] = { &chat };
+    Mesh__HeadAsk chat = MESH__HEAD_ASK__INIT;
+    Mesh__HeadAsk *list[] = { &chat };
     chat.chat = "default/g:x";
     Mesh__UserChatPage body = MESH__USER_CHAT_PAGE__INIT;
     body.chats = list;

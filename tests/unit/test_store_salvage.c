@@ -560,6 +560,58 @@ static int remove_root(void **state)
     return system(rm);
 }
 
+/* 0: the database has none. */
+static uint64_t era_at(const char *path)
+{
+    char why[512] = "";
+    store_kv *kv = NULL;
+    store_key key;
+    mesh_buf value = { 0 };
+    uint64_t era = 0;
+    mesh_arena *arena = mesh_arena_new();
+    ProtobufCMessage *row;
+    assert_int_equal(open_at(path, &kv, why), MESH_OK);
+    store_key_shard(&key);
+    if (store_kv_get(kv, store_key_slice(&key), &value) == MESH_OK) {
+        assert_int_equal(mesh_wire_unpack(&store__shard_row__descriptor, mesh_buf_slice(&value), arena, &row), MESH_OK);
+        assert_string_equal(((const Store__ShardRow *)row)->cluster, "c");
+        era = ((const Store__ShardRow *)row)->era;
+    }
+    mesh_buf_fini(&value);
+    mesh_arena_destroy(&arena);
+    store_kv_close(&kv);
+    return era;
+}
+
+static void a_copy_that_takes_over_has_a_new_era(void **state)
+{
+    (void)state;
+    const char *path = image(3);
+    char why[512] = "";
+    uint64_t eras[2];
+    assert_int_equal(store_salvage_new_era(path, &eras[0], why, sizeof why), MESH_OK);
+    assert_int_not_equal(eras[0], 0);
+    assert_true(era_at(path) == eras[0]);
+    assert_int_equal(store_salvage_new_era(path, &eras[1], why, sizeof why), MESH_OK);
+    assert_true(era_at(path) == eras[1] && eras[1] != eras[0]);
+    expect_messages(path, 3);
+    find_log(path);
+    assert_int_equal(salvage(path, NULL), MESH_OK);
+    uint64_t salvaged = era_at(at_root("to"));
+    assert_true(salvaged != 0 && salvaged != eras[1]);
+    assert_true(era_at(path) == eras[1]);
+
+    assert_int_equal(store_salvage_new_era(at_root("nothing"), &eras[0], why, sizeof why), MESH_NOT_FOUND);
+    assert_non_null(strstr(why, "nothing"));
+    shell("! test -e %s", at_root("nothing"));
+    store_kv *kv = NULL;
+    assert_int_equal(open_at(at_root("empty"), &kv, why), MESH_OK);
+    assert_int_not_equal(store_salvage_new_era(at_root("empty"), &eras[0], why, sizeof why), MESH_OK); /* it is open */
+    store_kv_close(&kv);
+    assert_int_equal(store_salvage_new_era(at_root("empty"), &eras[0], why, sizeof why), MESH_NOT_FOUND);
+    assert_non_null(strstr(why, "no store"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -573,6 +625,7 @@ int main(void)
         cmocka_unit_test(missing_things_are_named),
         cmocka_unit_test(log_hole_and_trimmed_inbox),
         cmocka_unit_test(replay_is_asked),
+        cmocka_unit_test(a_copy_that_takes_over_has_a_new_era),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);
 }

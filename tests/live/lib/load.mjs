@@ -85,7 +85,7 @@ export class Load {
     const chats = await checkHistory(this.cluster, this.recorder.rows(), Object.fromEntries(Object.entries(this.members).map(([chat, users]) => [chat, users[0]])));
     const bad = this.clients.flatMap((client) =>
       compareDevice(client, Object.fromEntries(Object.entries(chats).filter(([chat]) => this.members[chat].includes(client.user)))));
-    assert.deepEqual(bad, [], this.describe());
+    assert.ok(bad.length === 0, `${bad.slice(0, 20).join('\n')}\n${this.describe()}`);
     return Object.values(chats).reduce((n, messages) => n + messages.length, 0);
   }
 
