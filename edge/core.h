@@ -1,9 +1,10 @@
 /* edge/core.h: one edge, as a pure step. Sockets are numbers here: the shell (listener.c, ws.c) owns them, tells what
  * came in, and writes what edge_core_pending holds. Keeps nothing durable.
  *
- * A session: HELLO (socket open, nothing proven) -> ATTACHING (token good, attach on its way) -> REPLAYING (welcome sent,
- * inbox flowing) -> LIVE (head reached) -> DRAINING (told to reconnect) -> CLOSED. The edge forwards inbox entry
- * forwarded+1, drops what is not above, and re-attaches at anything higher: a gap is healed by the same request as a login.
+ * A session: HELLO (socket open, nothing proven) -> ATTACHING (token good, attach on its way) -> REPLAYING (welcome
+ * sent, inbox flowing) -> LIVE (head reached) -> DRAINING (told to reconnect) -> CLOSED. The edge forwards inbox entry
+ * forwarded+1, drops what is not above, and re-attaches at anything higher: a gap is healed by the same request as a
+ * login.
  *
  * Bad input: one documented error (mesh/fault.h) or close code, one metric, and nothing else changes. */
 #ifndef EDGE_CORE_H
@@ -15,14 +16,15 @@
 #include "mesh/ring.h"
 #include "mesh/stats.h"
 
-#define EDGE_FRAME_MAX (512u * 1024)      /* one WebSocket message */
-#define EDGE_HELLO_FRAME_MAX (8u * 1024)   /* the same before hello: a stranger may not hold much; a token is 4 KiB */
-#define EDGE_FRAMES_PER_MESSAGE 256       /* lines in one */
-#define EDGE_TEXT_MAX 100000              /* code points of a body */
-#define EDGE_SENDQ_MAX (1024u * 1024)     /* bytes waiting for one socket; above: entries wait at the router, answers close it */
+#define EDGE_FRAME_MAX (512u * 1024)     /* one WebSocket message */
+#define EDGE_HELLO_FRAME_MAX (8u * 1024) /* the same before hello: a stranger may not hold much; a token is 4 KiB */
+#define EDGE_FRAMES_PER_MESSAGE 256      /* lines in one */
+#define EDGE_TEXT_MAX 100000             /* code points of a body */
+#define EDGE_SENDQ_MAX                                                                                                 \
+    (1024u * 1024) /* bytes waiting for one socket; above: entries wait at the router, answers close it */
 #define EDGE_HELLO_MS 10000
-#define EDGE_REQUESTS_MAX 128             /* of one session without an answer; beyond: FAULT_BUSY */
-#define EDGE_ATTACH_PER_TURN 256          /* re-attaches after a ring change, paced */
+#define EDGE_REQUESTS_MAX 128    /* of one session without an answer; beyond: FAULT_BUSY */
+#define EDGE_ATTACH_PER_TURN 256 /* re-attaches after a ring change, paced */
 #define EDGE_PAGE_MAX 200
 
 /* Close codes: edge/close.h. */
@@ -35,8 +37,8 @@ typedef struct edge_core edge_core;
 typedef struct edge_core_conf {
     const mesh_conf *conf; /* borrowed for the core's life */
     mesh_peer self;
-    uint64_t seed;         /* session ids, jitter */
-    mesh_slice token_key;  /* HS256 key, borrowed for the core's life; not empty */
+    uint64_t seed;        /* session ids, jitter */
+    mesh_slice token_key; /* HS256 key, borrowed for the core's life; not empty */
 } edge_core_conf;
 
 edge_core *edge_core_new(const edge_core_conf *conf, mesh_time now);

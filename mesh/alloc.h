@@ -5,9 +5,9 @@
 
 #include <stddef.h>
 
-void *mesh_alloc(size_t size);               /* zeroed; yours */
-void *mesh_realloc(void *old, size_t size);  /* not zeroed */
-char *mesh_strdup(const char *s);            /* yours */
-void *mesh_memdup(const void *p, size_t n);  /* yours; n may be 0 */
+void *mesh_alloc(size_t size);              /* zeroed; yours */
+void *mesh_realloc(void *old, size_t size); /* not zeroed */
+char *mesh_strdup(const char *s);           /* yours */
+void *mesh_memdup(const void *p, size_t n); /* yours; n may be 0 */
 
 #endif

@@ -11,8 +11,8 @@
 
 #include "mesh/err.h"
 
-#define MESH_ID_MAX 64      /* bytes of a bare id */
-#define MESH_TENANT_MAX 32  /* bytes of a tenant */
+#define MESH_ID_MAX 64     /* bytes of a bare id */
+#define MESH_TENANT_MAX 32 /* bytes of a tenant */
 #define MESH_QID_MAX (MESH_TENANT_MAX + 1 + MESH_ID_MAX)
 #define MESH_SLOTS 4096
 
@@ -24,14 +24,14 @@ typedef struct mesh_hash_key { /* of the cluster; belongs to its config and its 
 } mesh_hash_key;
 typedef uint16_t mesh_slot; /* 0..MESH_SLOTS-1 */
 
-bool mesh_id_valid(const char *id);            /* bare id */
-bool mesh_id_valid_n(const char *id, size_t n);/* the same for n bytes that may hold NUL */
+bool mesh_id_valid(const char *id);             /* bare id */
+bool mesh_id_valid_n(const char *id, size_t n); /* the same for n bytes that may hold NUL */
 bool mesh_tenant_valid(const char *tenant);
 bool mesh_qid_valid(const char *qid);
 
 /* Errors: MESH_MALFORMED tenant or id is not valid; out untouched. */
 MESH_MUST mesh_err mesh_qid_make(const char *tenant, const char *id, mesh_qid *out);
-const char *mesh_qid_bare(const char *qid);    /* the part after '/'; borrowed from qid */
+const char *mesh_qid_bare(const char *qid); /* the part after '/'; borrowed from qid */
 
 /* The chat both sides of a pair meet in: "tenant/d:" + base32 of BLAKE2b-160(tenant 0x00 a 0x00 b), a <= b.
  * a and b are qualified ids of the same tenant. */

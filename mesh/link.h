@@ -1,11 +1,11 @@
 /* mesh/link.h: a node's authenticated links to other nodes over ZeroMQ.
  *
  * A dialer (edge to routers, router to stores) has one DEALER per peer; a listener has one ROUTER. Both carry frames
- * (mesh/wire.h) both ways. Over tcp, CURVE is always on, also on loopback: a ZAP handler maps the key to the node name of
- * the config, and a NodeHello whose name is another's is refused and counted. Identity on a ROUTER is node name + boot
- * nonce, never reused. ZMTP heartbeats are not used (libzmq 4.3.4 aborts in them): every LINK_PING_MS the link asks with
- * NodePing, which the peer answers from the loop that does its work, so that a stuck node is a dead node; silence for
- * LINK_DEAD_MS is `down`. A queued send proves nothing: every request needs its own id, deadline and retry.
+ * (mesh/wire.h) both ways. Over tcp, CURVE is always on, also on loopback: a ZAP handler maps the key to the node name
+ * of the config, and a NodeHello whose name is another's is refused and counted. Identity on a ROUTER is node name +
+ * boot nonce, never reused. ZMTP heartbeats are not used (libzmq 4.3.4 aborts in them): every LINK_PING_MS the link
+ * asks with NodePing, which the peer answers from the loop that does its work, so that a stuck node is a dead node;
+ * silence for LINK_DEAD_MS is `down`. A queued send proves nothing: every request needs its own id, deadline and retry.
  *
  * Lost: what was queued when a peer goes down. Never: reordered or doubled within one up..down span. */
 #ifndef MESH_LINK_H
@@ -18,7 +18,8 @@
 
 #define LINK_PING_MS 500
 #define LINK_DEAD_MS 2000
-#define LINK_QUEUE_MAX (64u * 1024 * 1024) /* bytes waiting for one peer that zmq does not take; beyond: peer is down */
+#define LINK_QUEUE_MAX (64u * 1024 * 1024) /* bytes waiting for one peer that zmq does not take; beyond: peer is down  \
+                                            */
 #define LINK_DRAIN_FRAMES 256              /* frames read per turn and socket */
 
 typedef struct mesh_link mesh_link;
@@ -44,9 +45,10 @@ MESH_MUST mesh_err mesh_link_new(mesh_loop *loop, const mesh_conf *conf, mesh_pe
 void mesh_link_destroy(mesh_link **link_p);
 void mesh_link_dial(mesh_link *link, mesh_peer peer); /* keeps trying; up tells when it is there */
 
-bool mesh_link_receive(mesh_link *link, mesh_time now);          /* drain with a budget; true: there may be more */
-void mesh_link_send(mesh_link *link, mesh_out *out, mesh_time now); /* every frame of out; to a peer that is not up: dropped, counted */
-mesh_ms mesh_link_tick(mesh_link *link, mesh_time now);          /* pings and deaths; returns the next deadline */
+bool mesh_link_receive(mesh_link *link, mesh_time now); /* drain with a budget; true: there may be more */
+void mesh_link_send(mesh_link *link, mesh_out *out,
+                    mesh_time now); /* every frame of out; to a peer that is not up: dropped, counted */
+mesh_ms mesh_link_tick(mesh_link *link, mesh_time now); /* pings and deaths; returns the next deadline */
 
 /* Make a keypair: writes <keys_dir>/<name>.key (0600) and gives the public part in z85. Errors: MESH_IO. */
 MESH_MUST mesh_err mesh_link_make_key(const char *keys_dir, const char *name, char public_key[41]);

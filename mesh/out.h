@@ -17,7 +17,8 @@ void mesh_out_destroy(mesh_out **out_p);
 /* Queue msg for peer. Starts a new frame when the current one has reached MESH_FRAME_SOFT_MAX. */
 void mesh_out_put(mesh_out *out, mesh_peer peer, const Mesh__Msg *msg);
 
-/* The oldest unsent frame of any peer, in the order frames were started. False: nothing. The frame is moved out: yours. */
+/* The oldest unsent frame of any peer, in the order frames were started. False: nothing. The frame is moved out: yours.
+ */
 bool mesh_out_take(mesh_out *out, mesh_peer *peer_p, mesh_buf *frame_p);
 size_t mesh_out_bytes(const mesh_out *out); /* waiting, over all peers */
 

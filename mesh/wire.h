@@ -12,9 +12,9 @@
 
 #include <protobuf-c/protobuf-c.h>
 
+#include "mesh.pb-c.h"
 #include "mesh/buf.h"
 #include "mesh/err.h"
-#include "mesh.pb-c.h"
 
 #define MESH_WIRE_DEPTH 8       /* nested messages */
 #define MESH_WIRE_ELEMENTS 8192 /* submessages + repeated elements in one message */
@@ -32,8 +32,8 @@ void *mesh_arena_alloc(mesh_arena *arena, size_t size); /* zeroed, 16-byte align
 void *mesh_arena_grab(mesh_arena *arena, size_t size);  /* the same, not zeroed */
 char *mesh_arena_strdup(mesh_arena *arena, const char *s);
 
-/* Unpack one message of type desc. *out_p borrows from arena until its reset. A field that is not repeated, given twice,
- * is malformed, and so is a second member of a oneof: no encoder writes these. Unknown fields count as elements.
+/* Unpack one message of type desc. *out_p borrows from arena until its reset. A field that is not repeated, given
+ * twice, is malformed, and so is a second member of a oneof: no encoder writes these. Unknown fields count as elements.
  * Errors: MESH_MALFORMED (out_p untouched). */
 MESH_MUST mesh_err mesh_wire_unpack(const ProtobufCMessageDescriptor *desc, mesh_slice bytes, mesh_arena *arena,
                                     ProtobufCMessage **out_p);
@@ -56,10 +56,11 @@ MESH_MUST mesh_err mesh_frame_next(mesh_frame_reader *r, mesh_arena *arena, Mesh
 
 /* Printable name of a Msg's kind ("send", "attach" ...), never NULL. */
 const char *mesh_msg_kind_name(const Mesh__Msg *msg);
-/* Short form for building: MESH_MSG(SEND, send, &send, corr, ttl ...) is written out at each place; this fills the oneof. */
-#define MESH_MSG(name, KIND, field, value) \
-    Mesh__Msg name = MESH__MSG__INIT;      \
-    name.body_case = MESH__MSG__BODY_##KIND; \
+/* Short form for building: MESH_MSG(SEND, send, &send, corr, ttl ...) is written out at each place; this fills the
+ * oneof. */
+#define MESH_MSG(name, KIND, field, value)                                                                             \
+    Mesh__Msg name = MESH__MSG__INIT;                                                                                  \
+    name.body_case = MESH__MSG__BODY_##KIND;                                                                           \
     name.field = (value)
 
 #endif
