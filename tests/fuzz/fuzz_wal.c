@@ -44,12 +44,23 @@ static void put_checksums_right(mesh_buf *file)
     }
 }
 
+static char dir[] = "/dev/shm/parley-fuzz-XXXXXX";
+
+static void remove_dir(void)
+{
+    static const char *const names[] = { "/CURRENT", "/MANIFEST-000001", "" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[64];
+        (void)snprintf(path, sizeof path, "%s%s", dir, names[i]);
+        (void)remove(path);
+    }
+}
+
 static void as_manifest(const mesh_buf *file)
 {
-    static char dir[] = "/dev/shm/parley-fuzz-XXXXXX";
     static char path[64];
     if (path[0] == '\0') {
-        if (mkdtemp(dir) == NULL) {
+        if (mkdtemp(dir) == NULL || atexit(remove_dir) != 0) {
             abort();
         }
         (void)snprintf(path, sizeof path, "%s/CURRENT", dir);
