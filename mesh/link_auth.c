@@ -112,9 +112,9 @@ static void zap_answer(void *socket, zmq_msg_t parts[ZAP_PARTS], size_t n)
         return;
     }
     if (!wanted) {
-        atomic_fetch_add(&auth.refused, 1);
         mesh_log(MESH_WARN, "link_key_refused", "address=%.*s", n > 3 ? (int)zmq_msg_size(&parts[3]) : 0,
                  n > 3 ? (const char *)zmq_msg_data(&parts[3]) : "");
+        atomic_fetch_add(&auth.refused, 1); /* last: who sees it counted finds the line written */
     }
     zap_reply(socket, &parts[1], "400", "Unknown key", "");
 }
