@@ -18,10 +18,8 @@
 
 #define LINK_PING_MS 500
 #define LINK_DEAD_MS 2000
-#define LINK_QUEUE_MAX                                                                                                 \
-    (64u * 1024 * 1024)       /* bytes waiting for one peer that zmq does not take; beyond: peer is down               \
-                               */
-#define LINK_DRAIN_FRAMES 256 /* frames read per turn and socket */
+#define LINK_QUEUE_MAX (64u * 1024 * 1024) /* bytes waiting for one peer; beyond: it is down */
+#define LINK_DRAIN_FRAMES 256              /* frames read per turn and socket */
 
 typedef struct mesh_link mesh_link;
 
