@@ -218,11 +218,13 @@ static bool has_rival(const sim_client *c)
     return false;
 }
 
-/* Its only rival can be an earlier connection of its own that ended without a word, when both said hello at about the
- * same time or a node was stuck with one of them. Then whoever holds the device says hello again. */
-static void replaced_by_nobody(sim_client *c)
+/* Its only rival can be an earlier connection of its own that ended without a word: one that reached its edge later,
+ * because that was stuck, or when both said hello at about the same time. Then whoever holds the device says hello
+ * again. */
+static void replaced_by_nobody(sim_client *c, const sim_socket *socket)
 {
-    if (!c->vanished_at || sim_now(c->s) - c->vanished_at > GHOST_MS) {
+    bool recent = c->vanished_at && sim_now(c->s) - c->vanished_at <= GHOST_MS;
+    if (!recent && !sim_socket_rival(socket)) {
         sim_complain(c->s, "%s was replaced by nobody", c->name);
     }
     c->reconnects++;
@@ -231,6 +233,7 @@ static void replaced_by_nobody(sim_client *c)
 
 void sim_client_cut(sim_client *c, uint16_t code)
 {
+    const sim_socket *socket = c->socket;
     sim_trace(c->s, "%s: closed by %s with %u", c->name, c->edge, code);
     offline(c);
     c->close_code = code;
@@ -238,7 +241,7 @@ void sim_client_cut(sim_client *c, uint16_t code)
         c->vanished_at = sim_now(c->s);
     }
     if (code == EDGE_CLOSE_REPLACED && !has_rival(c)) {
-        replaced_by_nobody(c);
+        replaced_by_nobody(c, socket);
         return;
     }
     c->replaced += code == EDGE_CLOSE_REPLACED;
