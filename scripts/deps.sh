@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what parley needs, with apt, asking nothing: `deps.sh` (or `deps.sh run`) to build and run it, `deps.sh test` also
-# what the tests and lint need, `deps.sh long` also what check-long does. Debian 12 and 13. Does nothing, and needs no
+# what the tests and lint need, `deps.sh long` also what check-long does. Debian 12. Does nothing, and needs no
 # root, when everything is there already.
 set -euo pipefail
 
