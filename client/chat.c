@@ -269,6 +269,9 @@ static void on_state(void *arg, client_state state)
 {
     client_chat *chat = arg;
     const char *why = client_session_why(chat->session);
+    if (state == CLIENT_HELLO && chat->conf.hello) {
+        chat->conf.hello(chat->conf.arg, client_session_attempt(chat->session));
+    }
     if (state == CLIENT_WAITING && !chat->offline) {
         chat->offline = true;
         client_chat_say(chat, "(offline: %s; trying again)", why);

@@ -12,6 +12,7 @@ typedef struct client_chat_conf {
     bool tty;                                        /* a person is typing: the typed line is on the screen already */
     void (*print)(void *arg, const char *text);      /* whole lines */
     void (*stored)(void *arg, client_cursor cursor); /* everything up to here was printed; may be NULL */
+    void (*hello)(void *arg, uint64_t attempt);      /* a hello of this number is about to be said; may be NULL */
     void *arg;
 } client_chat_conf;
 

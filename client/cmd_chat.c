@@ -13,7 +13,8 @@
 #include "mesh/loop.h"
 #include "mesh/rand.h"
 
-#define STATE_SIZE 38    /* 16 hex, blank, 20 digits, newline: one write of one size, so that it is whole */
+#define STATE_SIZE 59 /* era, inbox_seq, number of the last hello: one write of one size, so that it is whole */
+#define ATTEMPT_MAX ((1ull << 53) - 1)
 #define WAITING_MAX 1000 /* requests without an answer; more input has to wait */
 #define LINE_MAX_BYTES (400u * 1024)
 #define END_WAIT_MS 30000 /* after the end of input, for what is on its way */
@@ -30,7 +31,9 @@ typedef struct shell {
     bool ended; /* end of input, and all of it taken, or /quit */
     mesh_ms end_at;
     mesh_ms linger;
-    int state_fd; /* -1: none */
+    int state_fd;         /* -1: none */
+    client_cursor cursor; /* as in the state file, like attempt */
+    uint64_t attempt;
     uv_poll_t poll;
 } shell;
 
@@ -55,37 +58,53 @@ static void print(void *arg, const char *text)
     prompt(sh);
 }
 
-static void stored(void *arg, client_cursor cursor)
+static void save_state(const shell *sh)
 {
-    shell *sh = arg;
     char line[STATE_SIZE + 1];
     if (sh->state_fd < 0) {
         return;
     }
-    snprintf(line, sizeof line, "%016llx %020llu\n", (unsigned long long)cursor.era,
-             (unsigned long long)cursor.inbox_seq);
+    snprintf(line, sizeof line, "%016llx %020llu %020llu\n", (unsigned long long)sh->cursor.era,
+             (unsigned long long)sh->cursor.inbox_seq, (unsigned long long)sh->attempt);
     if (pwrite(sh->state_fd, line, STATE_SIZE, 0) != STATE_SIZE) {
         fprintf(stderr, "parley: the state file cannot be written: %s\n", strerror(errno));
         exit(1); /* going on would ack what the next start does not know of */
     }
 }
 
-static bool open_state(shell *sh, const char *path, client_cursor *cursor)
+static void stored(void *arg, client_cursor cursor)
+{
+    shell *sh = arg;
+    sh->cursor = cursor;
+    save_state(sh);
+}
+
+static void hello(void *arg, uint64_t attempt)
+{
+    shell *sh = arg;
+    sh->attempt = attempt;
+    save_state(sh);
+}
+
+/* The number of a hello may be missing: it was not always there. An era of 0 is no cursor yet. */
+static bool open_state(shell *sh, const char *path)
 {
     char line[STATE_SIZE + 1] = "";
     unsigned long long era, seq;
+    unsigned long long attempt = 0;
     sh->state_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     ssize_t n = sh->state_fd < 0 ? -1 : pread(sh->state_fd, line, STATE_SIZE, 0);
     if (n < 0) {
         client_args_fail("%s: %s", path, strerror(errno));
         return false;
     }
-    if (n > 0 && sscanf(line, "%16llx %20llu\n", &era, &seq) != 2) {
+    if (n > 0 && (sscanf(line, "%16llx %20llu %20llu\n", &era, &seq, &attempt) < 2 || attempt >= ATTEMPT_MAX)) {
         client_args_fail("%s is no state file", path);
         return false;
     }
     if (n > 0) {
-        *cursor = (client_cursor){ true, era, seq };
+        sh->cursor = (client_cursor){ era != 0, era, seq };
+        sh->attempt = attempt;
     }
     return true;
 }
@@ -201,7 +220,7 @@ static mesh_ms turn(void *arg, mesh_time now)
 static int talk(shell *sh, const client_url *url, const client_session_conf *conf)
 {
     client_socket *cs;
-    client_chat_conf chat_conf = { .tty = sh->tty, .print = print, .stored = stored, .arg = sh };
+    client_chat_conf chat_conf = { .tty = sh->tty, .print = print, .stored = stored, .hello = hello, .arg = sh };
     sh->loop = mesh_loop_new(turn, sh);
     if (client_socket_new(mesh_loop_uv(sh->loop), 16, &cs) != MESH_OK) {
         mesh_loop_destroy(&sh->loop);
@@ -259,7 +278,6 @@ int client_cmd_chat(int argc, char **argv)
     int code;
     int64_t seconds;
     client_url target;
-    client_cursor cursor = { false, 0, 0 };
     shell sh = { .tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO), .state_fd = -1 };
     if (client_args_parse(&args, argc, argv, &code) < 0) {
         return code;
@@ -274,7 +292,7 @@ int client_cmd_chat(int argc, char **argv)
         !client_data_target(url, port, dir ? dir : "data", &target)) {
         return CLIENT_EXIT_USAGE;
     }
-    if (state && !open_state(&sh, state, &cursor)) {
+    if (state && !open_state(&sh, state)) {
         return 1;
     }
     sh.linger = seconds * 1000;
@@ -283,10 +301,12 @@ int client_cmd_chat(int argc, char **argv)
         return 1;
     }
     mesh_loop_signals();
+    uint64_t wall = (uint64_t)mesh_clock_now().wall;
     client_session_conf conf = { .token = made ? made : token,
                                  .device = device,
                                  .software = "parley chat",
-                                 .cursor = cursor,
+                                 .cursor = sh.cursor,
+                                 .attempt = wall > sh.attempt ? wall : sh.attempt + 1,
                                  .seed = mesh_rand_seed(),
                                  .in_order = true };
     code = talk(&sh, &target, &conf);

@@ -362,9 +362,11 @@ static client_replay_person *add_person(client_replay *r, const client_irc_user 
     client_replay_person *p = mesh_alloc(sizeof *p);
     p->replay = r;
     p->user = *user;
-    client_session_conf conf = {
-        .token = token, .device = "replay", .software = "parley replay", .seed = mesh_rand_next(&r->rand)
-    };
+    client_session_conf conf = { .token = token,
+                                 .device = "replay",
+                                 .software = "parley replay",
+                                 .attempt = (uint64_t)mesh_clock_now().wall,
+                                 .seed = mesh_rand_next(&r->rand) };
     p->conn = client_socket_open(r->conf.socket, &r->conf.url, NULL, &conf, &handler, p);
     p->session = client_conn_session(p->conn);
     free(token);

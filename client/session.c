@@ -49,6 +49,8 @@ client_session *client_session_new(const client_session_conf *conf, const client
     s->in_order = conf->in_order;
     s->rand.state = conf->seed;
     s->cursor = conf->cursor;
+    s->attempt_base = conf->attempt;
+    s->attempt_from = now;
     s->heartbeat = CLIENT_HEARTBEAT_MS;
     s->connect_at = now;
     s->ask_at = s->ack_at = s->ping_at = s->reconnect_at = s->retry_at = s->oldest_sent = MESH_NEVER;
@@ -197,6 +199,15 @@ void client_session_connecting(client_session *s, mesh_ms now)
     client_session_move(s, CLIENT_CONNECTING);
 }
 
+/* By the clock, but always higher than the last: the server lets the highest of a device have it. */
+static void count_hello(client_session *s, mesh_ms now)
+{
+    if (s->attempt_base > 0) {
+        uint64_t by_clock = s->attempt_base + (uint64_t)(now - s->attempt_from);
+        s->attempt = by_clock > s->attempt ? by_clock : s->attempt + 1;
+    }
+}
+
 void client_session_opened(client_session *s, mesh_ms now)
 {
     if (s->state != CLIENT_CONNECTING) {
@@ -204,6 +215,7 @@ void client_session_opened(client_session *s, mesh_ms now)
     }
     s->step_at = s->last_in = now;
     s->acked = s->cursor.known ? s->cursor.inbox_seq : 0;
+    count_hello(s, now);
     client_session_move(s, CLIENT_HELLO);
     client_session_put_hello(s, now);
 }
@@ -298,6 +310,11 @@ client_state client_session_state(const client_session *s)
 client_cursor client_session_cursor(const client_session *s)
 {
     return s->cursor;
+}
+
+uint64_t client_session_attempt(const client_session *s)
+{
+    return s->attempt;
 }
 
 size_t client_session_waiting(const client_session *s)

@@ -75,6 +75,7 @@ typedef struct client_session_conf {
     const char *device;   /* copied */
     const char *software; /* free text for the operator's log, at most 64 bytes; copied */
     client_cursor cursor; /* where to go on */
+    uint64_t attempt;     /* number of a hello said now; later ones get it plus the milliseconds since. 0: no numbers */
     uint64_t seed;        /* jitter and client_msg_ids: two sessions of a user must not share it */
     bool in_order;        /* what changes a chat leaves one at a time, each after the answer of the one before */
 } client_session_conf;
@@ -102,6 +103,8 @@ void client_session_set_token(client_session *s, const char *token); /* for the 
 void client_session_stop(client_session *s, mesh_ms now);            /* close and stay closed */
 client_state client_session_state(const client_session *s);
 client_cursor client_session_cursor(const client_session *s);
+/* Number of the last hello, 0: none yet. In the move to CLIENT_HELLO it is that of the hello about to be said. */
+uint64_t client_session_attempt(const client_session *s);
 size_t client_session_waiting(const client_session *s);     /* requests without a final answer */
 const char *client_session_why(const client_session *s);    /* the last error that ended a connection; never NULL */
 uint32_t client_session_stop_code(const client_session *s); /* fault or close code that stopped it; 0: not stopped */

@@ -22,6 +22,7 @@ void client_session_put_hello(client_session *s, mesh_ms now)
     hello.token = s->token;
     hello.device = s->device;
     hello.client = s->software;
+    hello.attempt = s->attempt;
     hello.cursor = s->cursor.known ? &cursor : NULL;
     Client__Request request = CLIENT__REQUEST__INIT;
     request.id = s->hello_id = ++s->next_id;

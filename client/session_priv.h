@@ -34,6 +34,9 @@ struct client_session {
     client_requests requests;
     mesh_buf out; /* frames ready to leave */
     uint64_t hello_id;
+    uint64_t attempt_base; /* for a hello at attempt_from, 0: hellos have no numbers */
+    mesh_ms attempt_from;
+    uint64_t attempt; /* of the last hello */
     uint64_t ping_id; /* of the ping on its way, 0: none */
     uint64_t acked;
     uint32_t stop_code;

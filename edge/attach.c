@@ -65,6 +65,7 @@ void edge_attach_send(edge_core *core, edge_session *s, mesh_time now, mesh_out 
     attach.fresh = !s->attached_once;
     attach.generation = s->generation;
     attach.acked = s->acked;
+    attach.attempt = s->attempt;
     attach.age_ms = now.mono > s->opened ? (uint64_t)(now.mono - s->opened) : 0;
     attach.edge = (char *)(uintptr_t)mesh_conf_node(core->conf, core->self)->name;
     MESH_MSG(msg, ATTACH, attach, &attach);

@@ -79,6 +79,7 @@ void edge_hello_take(edge_core *core, edge_session *s, uint64_t id, const Client
     s->device = mesh_strdup(hello->device);
     s->name = claims.name[0] == '\0' ? NULL : mesh_strdup(claims.name);
     s->hello_id = id;
+    s->attempt = hello->attempt;
     s->token_until = until;
     if (hello->cursor != NULL) {
         s->has_cursor = true;

@@ -70,6 +70,7 @@ struct edge_session {
     char *device; /* bare */
     char *name;   /* display name; NULL: none */
     uint64_t hello_id;
+    uint64_t attempt; /* the hello's number by the device's own count, 0: none */
 
     bool has_cursor; /* an inbox position is known: from hello or from Attached */
     bool attached_once;

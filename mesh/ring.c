@@ -213,6 +213,11 @@ mesh_peer mesh_ring_router_of(const mesh_ring *ring, const char *qid)
     return ring->owner[mesh_id_slot(mesh_conf_hash_key(ring->conf), qid)];
 }
 
+uint32_t mesh_ring_shard(const mesh_ring *ring, mesh_slot slot)
+{
+    return ring->shard[slot];
+}
+
 mesh_peer mesh_ring_store_of(const mesh_ring *ring, const char *qid)
 {
     return ring->store[mesh_id_slot(mesh_conf_hash_key(ring->conf), qid)];

@@ -24,6 +24,7 @@ Mesh__Ring *mesh_ring_message(const mesh_ring *ring, mesh_arena *arena);
 
 mesh_peer mesh_ring_router(const mesh_ring *ring, mesh_slot slot); /* MESH_NO_PEER: no live router */
 mesh_peer mesh_ring_router_of(const mesh_ring *ring, const char *qid);
+uint32_t mesh_ring_shard(const mesh_ring *ring, mesh_slot slot);
 mesh_peer mesh_ring_store_of(const mesh_ring *ring, const char *qid); /* leader of the shard as far as known */
 bool mesh_ring_has(const mesh_ring *ring, mesh_peer router);
 uint64_t mesh_ring_boot(const mesh_ring *ring, mesh_peer router); /* 0 when not in the ring */

@@ -59,10 +59,20 @@ static router_session *session_for(router_core *core, mesh_peer from, const Mesh
     return s;
 }
 
+/* Did this session say hello after the one that attaches? The device's own count knows, if it keeps one. Else the
+ * sockets' ages tell: they are wrong by what a frame was under way, or by as long as an edge was stuck before it saw
+ * the socket. */
+static bool is_later(const router_session *s, const Mesh__Attach *attach, mesh_ms opened_at)
+{
+    if (s->attempt > 0 && attach->attempt > 0 && s->attempt != attach->attempt) {
+        return s->attempt > attach->attempt;
+    }
+    return s->opened_at > opened_at;
+}
+
 /* The later hello wins, whichever attach comes first: one that waited long for its attach must not push out the session
- * that its own client has had since. Ages are compared, not clocks: what a frame was under way is all they are wrong
- * by. Errors: MESH_STALE a later session of this device is here; MESH_AGAIN an earlier one is just being attached.
- * *generation is raised above those of earlier ones. */
+ * that its own client has had since. Errors: MESH_STALE a later session of this device is here; MESH_AGAIN an earlier
+ * one is just being attached. *generation is raised above those of earlier ones. */
 static mesh_err rivals(const router_core *core, const Mesh__Attach *attach, mesh_ms opened_at, uint64_t *generation)
 {
     const router_user *user = router_registry_user(core->registry, attach->user);
@@ -70,7 +80,7 @@ static mesh_err rivals(const router_core *core, const Mesh__Attach *attach, mesh
         if (s->id == attach->session || strcmp(s->device, attach->device) != 0) {
             continue;
         }
-        if (s->opened_at > opened_at) {
+        if (is_later(s, attach, opened_at)) {
             return MESH_STALE;
         }
         if (s->state == ROUTER_ATTACHING && !attach->fresh) {
@@ -142,6 +152,7 @@ void router_attach_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, 
     }
     s->acked = attach->fresh || attach->acked > attach->after ? attach->after : attach->acked;
     s->opened_at = opened_at;
+    s->attempt = attach->attempt;
     s->asked_after = attach->after;
     router_request *req = router_core_ask(core, ROUTER_ATTACH, attach->user, &forward, from, now, out);
     if (!req) {

@@ -1,5 +1,6 @@
-/* From the outbox to the sessions: Deliver -> Append at the users' store -> its answer says each user's inbox_seq ->
- * Live to the sessions whose turn that is -> Delivered. A session that lags, for whatever reason, is fed page by page
+/* From the outbox to the sessions: Deliver says each user's inbox_seq where chat and inbox are of one shard; for the
+ * others Append at the users' store, whose answer says it. Then Live to the sessions whose turn that is, and Delivered.
+ * A session that lags, for whatever reason, is fed page by page
  * from the store by the same rule: only entry `next`, only while it has credit. */
 #include "mesh/alloc.h"
 #include "router/state.h"
@@ -54,38 +55,6 @@ static bool deliver_valid(const Mesh__Deliver *deliver)
         }
     }
     return true;
-}
-
-void router_fanout_deliver(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now,
-                           mesh_out *out)
-{
-    const Mesh__Deliver *deliver = msg->deliver;
-    if (!deliver_valid(deliver)) {
-        mesh_stats_add(core->stats, ROUTER_STAT_MALFORMED, 1);
-        return;
-    }
-    mesh_stats_add(core->stats, ROUTER_STAT_DELIVERS, 1);
-    /* an append by anybody but the ring's owner would raise a head the owner does not hear of */
-    if (!owns_all(core, deliver) || core->held_bytes + packed.size > ROUTER_DELIVER_BYTES_MAX) {
-        retry_later(core, from, deliver, out);
-        return;
-    }
-    Mesh__Append append = MESH__APPEND__INIT;
-    append.entry = deliver->entry;
-    append.users = deliver->users;
-    append.n_users = deliver->n_users;
-    MESH_MSG(ask, APPEND, append, &append);
-    ask.trace = msg->trace;
-    ask.key = deliver->users[0]->user; /* a parcel's users are of one shard */
-    router_request *req = router_core_ask(core, ROUTER_APPEND, ask.key, &ask, MESH_NO_PEER, now, out);
-    if (!req) {
-        retry_later(core, from, deliver, out);
-        return;
-    }
-    req->from = from;
-    req->held = mesh_memdup(packed.data, packed.size);
-    req->held_size = packed.size;
-    core->held_bytes += packed.size;
 }
 
 void router_fanout_forget(router_core *core, router_request *req)
@@ -173,14 +142,85 @@ static void feed_user(router_core *core, const char *user_qid, mesh_time now, me
     }
 }
 
+/* Is the entry in this user's inbox already? The store did both in one commit. */
+static bool is_appended(const Mesh__Deliver *deliver, size_t i)
+{
+    return deliver->era != 0 && deliver->users[i]->inbox_seq != 0;
+}
+
+/* Give it to the sessions of those. The others, into rest. */
+static size_t offer_appended(router_core *core, const Mesh__Deliver *deliver, Mesh__Recipient **rest, mesh_time now,
+                             mesh_out *out)
+{
+    size_t n = 0;
+    size_t n_rest = 0;
+    for (size_t i = 0; i < deliver->n_users; i++) {
+        if (is_appended(deliver, i)) {
+            n = offer(core, deliver->users[i]->user, deliver->era, deliver->users[i]->inbox_seq, true, n);
+        } else {
+            rest[n_rest++] = deliver->users[i];
+        }
+    }
+    if (n > 0) {
+        send_live(core, deliver->entry, deliver->era, n, out);
+    }
+    for (size_t i = 0; i < deliver->n_users; i++) {
+        if (is_appended(deliver, i)) {
+            feed_user(core, deliver->users[i]->user, now, out);
+        }
+    }
+    return n_rest;
+}
+
+void router_fanout_deliver(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now,
+                           mesh_out *out)
+{
+    const Mesh__Deliver *deliver = msg->deliver;
+    if (!deliver_valid(deliver)) {
+        mesh_stats_add(core->stats, ROUTER_STAT_MALFORMED, 1);
+        return;
+    }
+    mesh_stats_add(core->stats, ROUTER_STAT_DELIVERS, 1);
+    /* an append by anybody but the ring's owner would raise a head the owner does not hear of */
+    if (!owns_all(core, deliver) || core->held_bytes + packed.size > ROUTER_DELIVER_BYTES_MAX) {
+        retry_later(core, from, deliver, out);
+        return;
+    }
+    Mesh__Append append = MESH__APPEND__INIT;
+    append.entry = deliver->entry;
+    append.users = mesh_arena_alloc(core->arena, deliver->n_users * sizeof *append.users);
+    append.n_users = offer_appended(core, deliver, append.users, now, out);
+    if (append.n_users == 0) {
+        Mesh__Delivered done = MESH__DELIVERED__INIT;
+        delivered(core, from, deliver, &done, out);
+        return;
+    }
+    MESH_MSG(ask, APPEND, append, &append);
+    ask.trace = msg->trace;
+    ask.key = append.users[0]->user; /* a parcel's users are of one shard */
+    router_request *req = router_core_ask(core, ROUTER_APPEND, ask.key, &ask, MESH_NO_PEER, now, out);
+    if (!req) {
+        retry_later(core, from, deliver, out);
+        return;
+    }
+    req->from = from;
+    req->held = mesh_memdup(packed.data, packed.size);
+    req->held_size = packed.size;
+    core->held_bytes += packed.size;
+}
+
 static void take_results(router_core *core, const Mesh__Deliver *deliver, const Mesh__Appended *appended,
                          Mesh__Delivered *answer, mesh_time now, mesh_out *out)
 {
     size_t n = 0;
     Mesh__Gap *gaps = mesh_arena_alloc(core->arena, deliver->n_users * sizeof *gaps);
     answer->gaps = mesh_arena_alloc(core->arena, deliver->n_users * sizeof *answer->gaps);
-    for (size_t i = 0; i < deliver->n_users; i++) {
-        const Mesh__AppendResult *result = appended->results[i];
+    size_t asked = 0; /* results are of those who were not there yet */
+    for (size_t i = 0; i < deliver->n_users && asked < appended->n_results; i++) {
+        if (is_appended(deliver, i)) {
+            continue;
+        }
+        const Mesh__AppendResult *result = appended->results[asked++];
         char *user = deliver->users[i]->user;
         switch (result->state) {
         case MESH__APPEND_STATE__APPEND_DONE:
@@ -210,6 +250,15 @@ static void take_results(router_core *core, const Mesh__Deliver *deliver, const 
     }
 }
 
+static size_t count_asked(const Mesh__Deliver *deliver)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < deliver->n_users; i++) {
+        n += is_appended(deliver, i) ? 0 : 1;
+    }
+    return n;
+}
+
 void router_fanout_appended(router_core *core, router_request *req, const Mesh__Msg *answer, mesh_time now,
                             mesh_out *out)
 {
@@ -219,7 +268,7 @@ void router_fanout_appended(router_core *core, router_request *req, const Mesh__
     assert(err == MESH_OK); /* it was unpacked before */
     const Mesh__Deliver *deliver = ((const Mesh__Msg *)held)->deliver;
     Mesh__Delivered result = MESH__DELIVERED__INIT;
-    if (answer->body_case == MESH__MSG__BODY_APPENDED && answer->appended->n_results == deliver->n_users) {
+    if (answer->body_case == MESH__MSG__BODY_APPENDED && answer->appended->n_results == count_asked(deliver)) {
         take_results(core, deliver, answer->appended, &result, now, out);
     } else {
         result.retry = true;

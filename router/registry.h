@@ -25,6 +25,7 @@ typedef struct router_session {
     uint64_t attach_corr; /* of the attach on its way; an older one's answer is void */
     uint64_t asked_after; /* what that attach asked to go on from */
     mesh_ms opened_at;    /* when its socket was opened, by this node's clock */
+    uint64_t attempt;     /* its hello's number by the device's own count, 0: none */
     uint64_t generation;
     uint64_t era;
     uint64_t next;     /* inbox_seq to be sent next */

@@ -8,6 +8,7 @@
 #define TRIM_EVERY 128    /* a cursor or head that passes a multiple of this trims */
 #define TRIM_ROWS 512     /* rows deleted at once by an ack */
 #define TRIM_ROWS_OLD 256 /* and by an append, which may be one to a thousand users whose heads are equal */
+#define ATTEMPT_MS 60000  /* since the device was heard of: as long as an edge keeps a silent socket */
 
 /* The user and, with devices, their devices. NULL: answered. */
 static store_user *find_user(store_fsm *fsm, const char *id, bool devices, Mesh__Msg *answer)
@@ -115,24 +116,13 @@ static mesh_err load_position(store_fsm *fsm, const store_key *key, Store__UserC
 }
 
 /* Order and exactly-once rest on this check alone: prev against the last seq of this chat in this inbox. */
-static mesh_err append_one(store_fsm *fsm, const Mesh__Entry *entry, const Mesh__Recipient *to, uint64_t epoch,
-                           mesh_slice packed, Mesh__AppendResult *result)
+static mesh_err append_one(store_fsm *fsm, const Mesh__Entry *entry, store_user *user, uint64_t prev, mesh_slice packed,
+                           Mesh__AppendResult *result)
 {
-    store_user *user;
     Store__UserChatRow position;
     store_key key;
-    mesh_err err = store_users_get(fsm->users, to->user, &user);
-    if (err != MESH_OK) {
-        return err;
-    }
-    if (fsm->fences[user->slot] > epoch) {
-        result->state = MESH__APPEND_STATE__APPEND_REFUSED;
-        result->expected = fsm->fences[user->slot];
-        mesh_stats_add(fsm->stats, STORE_M_APPEND_REFUSED, 1);
-        return MESH_OK;
-    }
-    store_key_user_chat(&key, to->user, entry->chat);
-    err = load_position(fsm, &key, &position);
+    store_key_user_chat(&key, user->id, entry->chat);
+    mesh_err err = load_position(fsm, &key, &position);
     if (err != MESH_OK) {
         return err;
     }
@@ -142,7 +132,7 @@ static mesh_err append_one(store_fsm *fsm, const Mesh__Entry *entry, const Mesh_
         mesh_stats_add(fsm->stats, STORE_M_APPEND_DUPS, 1);
         return MESH_OK;
     }
-    if (position.last_seq != to->prev) {
+    if (position.last_seq != prev) {
         result->state = MESH__APPEND_STATE__APPEND_GAP;
         result->expected = position.last_seq;
         mesh_stats_add(fsm->stats, STORE_M_APPEND_GAPS, 1);
@@ -154,11 +144,11 @@ static mesh_err append_one(store_fsm *fsm, const Mesh__Entry *entry, const Mesh_
     }
     position.last_seq = entry->seq;
     position.inbox_seq = ++user->head;
-    if (strcmp(entry->sender, to->user) == 0) {
+    if (strcmp(entry->sender, user->id) == 0) {
         position.own_count = entry->count;
     }
     store_rows_pack(fsm->rows, &key, &position, STORE_ROW_HOT);
-    store_key_inbox(&key, to->user, user->head);
+    store_key_inbox(&key, user->id, user->head);
     store_rows_put(fsm->rows, &key, packed, STORE_ROW_ONLY);
     result->state = MESH__APPEND_STATE__APPEND_DONE;
     result->inbox_seq = user->head;
@@ -167,6 +157,23 @@ static mesh_err append_one(store_fsm *fsm, const Mesh__Entry *entry, const Mesh_
         trim(fsm, user, 0, TRIM_ROWS_OLD); /* a user who never acks has no other occasion */
     }
     return fsm->error;
+}
+
+static mesh_err append_unless_fenced(store_fsm *fsm, const Mesh__Entry *entry, const Mesh__Recipient *to,
+                                     uint64_t epoch, mesh_slice packed, Mesh__AppendResult *result)
+{
+    store_user *user;
+    mesh_err err = store_users_get(fsm->users, to->user, &user);
+    if (err != MESH_OK) {
+        return err;
+    }
+    if (fsm->fences[user->slot] > epoch) {
+        result->state = MESH__APPEND_STATE__APPEND_REFUSED;
+        result->expected = fsm->fences[user->slot];
+        mesh_stats_add(fsm->stats, STORE_M_APPEND_REFUSED, 1);
+        return MESH_OK;
+    }
+    return append_one(fsm, entry, user, to->prev, packed, result);
 }
 
 void store_apply_append(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
@@ -183,13 +190,58 @@ void store_apply_append(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
     for (size_t i = 0; i < append->n_users; i++) {
         mesh__append_result__init(&results[i]);
         appended->results[i] = &results[i];
-        if (append_one(fsm, append->entry, append->users[i], msg->epoch, packed, &results[i]) != MESH_OK) {
+        if (append_unless_fenced(fsm, append->entry, append->users[i], msg->epoch, packed, &results[i]) != MESH_OK) {
             store_fsm_broken(fsm, fsm->arena, answer);
             return;
         }
     }
     answer->body_case = MESH__MSG__BODY_APPENDED;
     answer->appended = appended;
+}
+
+/* ---- append, of what this log entry made ---- */
+
+/* No fence here: nobody but this shard's own log decides it. What does not fit (an older entry of the chat is still on
+ * its way to this inbox) is left to the outbox, which finds the gap and closes it. */
+static mesh_err append_own(store_fsm *fsm, store_owed *owed, const store_chat *chat)
+{
+    pack_inbox_row(owed->entry, &fsm->scratch);
+    mesh_slice packed = mesh_buf_slice(&fsm->scratch);
+    owed->inbox_seqs = mesh_arena_alloc(fsm->arena, chat->n_members * sizeof *owed->inbox_seqs);
+    for (size_t i = 0; i < chat->n_members; i++) {
+        const store_member *member = chat->members[i];
+        store_user *user;
+        Mesh__AppendResult result = MESH__APPEND_RESULT__INIT;
+        owed->inbox_seqs[i] = 0;
+        if (!store_member_entitled(member, owed->entry->seq)) {
+            continue;
+        }
+        mesh_err err = store_users_get(fsm->users, member->user, &user);
+        if (err == MESH_OK && mesh_ring_shard(fsm->ring, user->slot) == fsm->shard) {
+            err = append_one(fsm, owed->entry, user, store_member_prev(member, owed->entry->seq), packed, &result);
+        }
+        if (err != MESH_OK) {
+            return err;
+        }
+        owed->inbox_seqs[i] = result.state == MESH__APPEND_STATE__APPEND_DONE ? result.inbox_seq : 0;
+    }
+    return MESH_OK;
+}
+
+void store_apply_inboxes(store_fsm *fsm)
+{
+    size_t room = STORE_ENTRY_APPENDS_MAX;
+    for (size_t i = 0; i < fsm->n_owed && fsm->error == MESH_OK; i++) {
+        store_chat *chat;
+        mesh_err err = store_chats_get(fsm->chats, fsm->owed[i].entry->chat, &chat);
+        if (err == MESH_OK && chat->n_members <= room) {
+            room -= chat->n_members;
+            err = append_own(fsm, &fsm->owed[i], chat);
+        }
+        if (err != MESH_OK) {
+            fsm->error = MESH_CORRUPT;
+        }
+    }
 }
 
 /* ---- attach ---- */
@@ -205,11 +257,21 @@ static bool raise_fence(store_fsm *fsm, mesh_slot slot, uint64_t epoch, Mesh__Ms
         uint8_t value[8];
         store_key key;
         fsm->fences[slot] = epoch;
+        fsm->fence_max = epoch > fsm->fence_max ? epoch : fsm->fence_max;
         mesh_put_u64be(value, epoch);
         store_key_fence(&key, slot);
         store_rows_put(fsm->rows, &key, (mesh_slice){ value, sizeof value }, STORE_ROW_ONLY);
     }
     return true;
+}
+
+/* Is this the hello of a socket that the device let go of before it said the one that holds the row? Only asked for a
+ * while after the device was heard of: one whose clock was set back, and which kept nothing else to count by, is let in
+ * after that. */
+static bool is_outdated(const store_fsm *fsm, const store_device *device, const Mesh__Attach *attach)
+{
+    bool recent = fsm->stamp < device->used_ms + ATTEMPT_MS && device->used_ms < fsm->stamp + ATTEMPT_MS;
+    return recent && attach->attempt > 0 && attach->attempt < device->attempt;
 }
 
 /* The device's row with its generation settled. NULL: a newer session holds it. */
@@ -219,13 +281,20 @@ static store_device *claim_device(store_fsm *fsm, store_user *user, const Mesh__
     if (device == NULL) {
         device = store_user_add_device(user, attach->device, fsm->rows);
     }
+    if (is_outdated(fsm, device, attach)) {
+        return NULL;
+    }
     if (attach->fresh) {
         device->generation++;
+    } else if (attach->attempt > device->attempt && device->attempt > 0) {
+        /* an older hello came later, at a router that did not know of this session, and is not to keep the row */
+        device->generation = attach->generation > device->generation ? attach->generation : device->generation + 1;
     } else if (attach->generation < device->generation) {
         return NULL;
     } else {
         device->generation = attach->generation;
     }
+    device->attempt = attach->attempt;
     return device;
 }
 

@@ -8,9 +8,6 @@
 #include "store.pb-c.h"
 #include "store/core.h"
 
-#define CHATS_MAX 20000    /* objects kept */
-#define MEMBERS_MAX 500000 /* of all objects kept */
-
 struct store_chats {
     store_kv *kv;
     store_lru *table;
@@ -75,8 +72,8 @@ static void weigh(store_chats *chats, store_chat *chat)
 
 void store_chats_evict(store_chats *chats)
 {
-    while (store_lru_count(chats->table) > CHATS_MAX ||
-           (chats->members > MEMBERS_MAX && store_lru_count(chats->table) > 1)) {
+    while (store_lru_count(chats->table) > STORE_CHATS_MAX ||
+           (chats->members > STORE_CHATS_MEMBERS_MAX && store_lru_count(chats->table) > 1)) {
         evict_oldest(chats);
     }
 }

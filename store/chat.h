@@ -11,7 +11,9 @@
 #include "store/lru.h"
 #include "store/rows.h"
 
-#define STORE_MEMBER_ROWS_MAX 20000 /* present and former members of one chat */
+#define STORE_MEMBER_ROWS_MAX 20000    /* present and former members of one chat */
+#define STORE_CHATS_MAX 20000          /* objects kept */
+#define STORE_CHATS_MEMBERS_MAX 500000 /* of all objects kept, each counted with two more than it has */
 
 typedef struct store_span {
     uint64_t from, to; /* to 0: still a member */

@@ -14,8 +14,6 @@
 #include "store/core.h"
 #include "store/metrics.h"
 
-#define ROWS_HOT 200000 /* inbox positions of (user, chat) pairs */
-
 /* ---- loading ---- */
 
 /* A single row. Returns MESH_NOT_FOUND when there is none; row_p is untouched then. */
@@ -89,6 +87,7 @@ static mesh_err load_fences(store_fsm *fsm)
             err = MESH_CORRUPT;
         } else {
             fsm->fences[n] = mesh_get_u64be(value.data);
+            fsm->fence_max = fsm->fences[n] > fsm->fence_max ? fsm->fences[n] : fsm->fence_max;
         }
     }
     if (err == MESH_OK) {
@@ -108,7 +107,7 @@ mesh_err store_fsm_new(const mesh_conf *conf, uint32_t shard, store_kv *kv, mesh
     fsm->stats = stats;
     fsm->shard = shard;
     fsm->durable = "disk";
-    fsm->rows = store_rows_new(kv, fsm->hash_key, ROWS_HOT);
+    fsm->rows = store_rows_new(kv, fsm->hash_key, STORE_ROWS_HOT);
     fsm->chats = store_chats_new(kv, fsm->hash_key);
     fsm->users = store_users_new(kv, fsm->hash_key);
     fsm->ring = mesh_ring_new(conf);
@@ -198,8 +197,8 @@ static void write_outbox_row(store_fsm *fsm, uint64_t index)
     Store__OutboxItem **list = mesh_arena_alloc(fsm->arena, fsm->n_owed * sizeof *list);
     for (size_t i = 0; i < fsm->n_owed; i++) {
         store__outbox_item__init(&items[i]);
-        items[i].chat = fsm->owed[i]->chat;
-        items[i].seq = fsm->owed[i]->seq;
+        items[i].chat = fsm->owed[i].entry->chat;
+        items[i].seq = fsm->owed[i].entry->seq;
         list[i] = &items[i];
     }
     Store__OutboxRow row = STORE__OUTBOX_ROW__INIT;
@@ -267,6 +266,10 @@ mesh_err store_fsm_apply(store_fsm *fsm, uint64_t index, uint64_t term, mesh_sli
     fsm->stamp = (uint64_t)mesh_get_u32le(payload.data + 4) << 32 | mesh_get_u32le(payload.data);
     mesh_slice frame = { payload.data + STORE_STAMP_SIZE, payload.size - STORE_STAMP_SIZE };
     mesh_err err = apply_frame(fsm, frame, answered, arg);
+    if (err == MESH_OK) {
+        store_apply_inboxes(fsm);
+        err = fsm->error;
+    }
     if (err != MESH_OK) {
         return fsm->error = err;
     }
@@ -426,7 +429,7 @@ void store_fsm_store(store_fsm *fsm, store_chat *chat, Mesh__Entry *entry)
     store_rows_pack(fsm->rows, &key, entry, STORE_ROW_ENTRY);
     entry->chat = mesh_arena_strdup(fsm->arena, chat->id);
     assert(fsm->n_owed < STORE_ENTRY_OPS);
-    fsm->owed[fsm->n_owed++] = entry;
+    fsm->owed[fsm->n_owed++] = (store_owed){ entry, NULL };
     mesh_stats_add(fsm->stats, STORE_M_MESSAGES, 1);
 }
 

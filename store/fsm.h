@@ -21,7 +21,16 @@
 #include "store/user.h"
 
 #define STORE_STAMP_SIZE 8
-#define STORE_ENTRY_OPS 4000 /* messages in one log entry; also items in one outbox row (MESH_WIRE_ELEMENTS) */
+#define STORE_ENTRY_OPS 4000         /* messages in one log entry; also items in one outbox row (MESH_WIRE_ELEMENTS) */
+#define STORE_ENTRY_APPENDS_MAX 4096 /* inboxes written by the entry that makes the messages; beyond: by the outbox */
+#define STORE_ROWS_HOT 200000        /* rows kept after their entry: inbox positions of (user, chat) pairs */
+
+/* An entry that was made: what the outbox owes. */
+typedef struct store_owed {
+    Mesh__Entry *entry;
+    uint64_t
+        *inbox_seqs; /* by position in the chat's members: where it is in their inbox already, 0 = not. NULL: in none */
+} store_owed;
 
 typedef struct store_fsm {
     const mesh_conf *conf; /* borrowed, as kv and stats */
@@ -36,13 +45,13 @@ typedef struct store_fsm {
     store_users *users;
     uint64_t era; /* 0: genesis is not applied yet */
     uint64_t applied, term, last_id;
-    uint64_t fences[MESH_SLOTS];
+    uint64_t fences[MESH_SLOTS], fence_max;
     mesh_ring *ring;
     /* the entry being applied; what is in the arena lives until the next one */
     mesh_arena *arena;
     uint64_t stamp;
     bool ring_changed;
-    Mesh__Entry **owed; /* entries made, in order: what the outbox owes */
+    store_owed *owed; /* in order */
     size_t n_owed;
     uint64_t ticket; /* of the last applied entry's batch */
     mesh_err error;
@@ -67,6 +76,9 @@ typedef void store_fsm_handler(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *
 store_fsm_handler store_apply_send, store_apply_chat_create, store_apply_chat_edit, store_apply_read;
 store_fsm_handler store_apply_append, store_apply_attach, store_apply_inbox_ack, store_apply_profile;
 store_fsm_handler store_apply_genesis, store_apply_ring_set, store_apply_outbox_done;
+/* At the end of a log entry: the entries it made go into the inboxes that are in this very shard, in the same commit,
+ * as far as prev fits and STORE_ENTRY_APPENDS_MAX goes. The outbox appends to all others. */
+void store_apply_inboxes(store_fsm *fsm);
 
 void store_fsm_fault(mesh_arena *arena, Mesh__Msg *answer, mesh_fault code);
 /* Rows did not read back: remember it, answer FAULT_UNAVAILABLE. */

@@ -9,11 +9,13 @@
 
 typedef struct store_lru store_lru;
 
-typedef struct store_lru_node {
+typedef struct store_lru_node store_lru_node;
+struct store_lru_node {
     mesh_slice key; /* borrowed from the item that embeds this; set by store_lru_put */
     uint64_t hash;
+    store_lru_node *next; /* in its slot */
     void *handle;
-} store_lru_node;
+};
 
 store_lru *store_lru_new(const mesh_hash_key *hash_key); /* borrowed for the table's life */
 void store_lru_destroy(store_lru **lru_p);               /* items are the owner's: take them out first */

@@ -71,9 +71,9 @@ void store_outbox_finish(store_outbox *ob, item *it)
     item_free(it);
 }
 
-/* Take an item into the window and send it. */
-static void admit(store_outbox *ob, store_outbox_row *row, size_t position, Mesh__Entry *entry, mesh_time now,
-                  mesh_out *out)
+/* Take an item into the window and send it. inbox_seqs: as in store_owed. */
+static void admit(store_outbox *ob, store_outbox_row *row, size_t position, Mesh__Entry *entry,
+                  const uint64_t *inbox_seqs, mesh_time now, mesh_out *out)
 {
     store_chat *chat;
     if (store_chats_get(ob->fsm->chats, entry->chat, &chat) != MESH_OK) {
@@ -95,7 +95,8 @@ static void admit(store_outbox *ob, store_outbox_row *row, size_t position, Mesh
     for (size_t i = 0; i < chat->n_members; i++) {
         const store_member *member = chat->members[i];
         if (store_member_entitled(member, entry->seq)) {
-            store_splitter_add(ob->splitter, member->user, store_member_prev(member, entry->seq));
+            store_splitter_add(ob->splitter, member->user, store_member_prev(member, entry->seq),
+                               inbox_seqs != NULL ? inbox_seqs[i] : 0);
         }
     }
     it->parcels = store_splitter_end(ob->splitter, STORE_RESEND_MS, &it->last_parcel, &it->n_parcels);
@@ -132,7 +133,7 @@ void store_outbox_owe(store_outbox *ob, uint64_t index, mesh_time now, mesh_out 
     ob->next_load = index + 1;
     store_outbox_row *row = row_new(index, fsm->n_owed + 1); /* one more, so that it outlives items that owe nobody */
     for (size_t i = 0; i < fsm->n_owed && fsm->error == MESH_OK; i++) {
-        admit(ob, row, i, fsm->owed[i], now, out);
+        admit(ob, row, i, fsm->owed[i].entry, fsm->owed[i].inbox_seqs, now, out);
     }
     if (--row->left == 0) {
         row_finish(ob, row);
@@ -181,7 +182,7 @@ static void admit_row(store_outbox *ob, uint64_t index, const Store__OutboxRow *
     for (size_t i = 0; i < stored->n_items && ob->fsm->error == MESH_OK; i++) {
         Mesh__Entry *entry = store_outbox_entry(ob, stored->items[i]->chat, stored->items[i]->seq);
         if (entry != NULL) {
-            admit(ob, row, i, entry, now, out);
+            admit(ob, row, i, entry, NULL, now, out);
         }
     }
     if (--row->left == 0) {

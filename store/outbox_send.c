@@ -47,6 +47,9 @@ static void send_parcel(store_outbox *ob, const item *it, store_parcel *p, Mesh_
     deliver.users = p->list;
     MESH_MSG(msg, DELIVER, deliver, &deliver);
     msg.epoch = mesh_ring_epoch(ob->fsm->ring);
+    /* A router of a newer ring than ours has attached users here: it must hear of new heads, and only an append, which
+     * its fence refuses to the owner that we know, makes sure of that. */
+    deliver.era = msg.epoch >= ob->fsm->fence_max ? ob->fsm->era : 0;
     mesh_out_put(out, p->peer, &msg);
     mesh_stats_add(ob->fsm->stats, p->sent ? STORE_M_RESENT : STORE_M_PARCELS, 1);
     p->backoff = p->sent ? twice(p->backoff) : p->backoff;
@@ -378,7 +381,7 @@ static void split_again(store_outbox *ob, item *it, mesh_time now)
         land(ob, p);
         others[moved++] = p;
         for (size_t k = 0; k < p->n; k++) {
-            store_splitter_add(ob->splitter, p->users[k].user, p->users[k].prev);
+            store_splitter_add(ob->splitter, p->users[k].user, p->users[k].prev, p->users[k].inbox_seq);
         }
     }
     if (moved > 0) {

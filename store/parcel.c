@@ -8,7 +8,7 @@
 typedef struct address {
     const char *user;
     size_t size; /* with its NUL */
-    uint64_t prev;
+    uint64_t prev, inbox_seq;
     size_t bin; /* of the router: peer + 1, 0 for nobody */
 } address;
 
@@ -49,7 +49,7 @@ void store_splitter_begin(store_splitter *splitter)
     splitter->sorted = true;
 }
 
-void store_splitter_add(store_splitter *splitter, const char *user, uint64_t prev)
+void store_splitter_add(store_splitter *splitter, const char *user, uint64_t prev, uint64_t inbox_seq)
 {
     if (splitter->n == splitter->cap) {
         splitter->cap = splitter->cap == 0 ? 64 : 2 * splitter->cap;
@@ -59,7 +59,11 @@ void store_splitter_add(store_splitter *splitter, const char *user, uint64_t pre
         splitter->sorted && (splitter->n == 0 || strcmp(splitter->addresses[splitter->n - 1].user, user) < 0);
     mesh_peer router = mesh_ring_router_of(splitter->ring, user);
     splitter->addresses[splitter->n++] = (address){
-        .user = user, .size = strlen(user) + 1, .prev = prev, .bin = router == MESH_NO_PEER ? 0 : (size_t)router + 1
+        .user = user,
+        .size = strlen(user) + 1,
+        .prev = prev,
+        .inbox_seq = inbox_seq,
+        .bin = router == MESH_NO_PEER ? 0 : (size_t)router + 1,
     };
 }
 
@@ -80,6 +84,7 @@ static store_parcel *parcel_new(const store_splitter *splitter, size_t which, ui
             mesh__recipient__init(r);
             r->user = memcpy(text, a->user, a->size);
             r->prev = a->prev;
+            r->inbox_seq = a->inbox_seq;
             p->list[p->n++] = r;
             text += a->size;
         }

@@ -26,7 +26,8 @@ store_splitter *store_splitter_new(const mesh_ring *ring, size_t n_peers); /* ri
 void store_splitter_destroy(store_splitter **splitter_p);
 
 void store_splitter_begin(store_splitter *splitter);
-void store_splitter_add(store_splitter *splitter, const char *user, uint64_t prev); /* user: borrowed until end */
+/* user: borrowed until end. inbox_seq: where the entry is in this user's inbox already, 0 = not yet. */
+void store_splitter_add(store_splitter *splitter, const char *user, uint64_t prev, uint64_t inbox_seq);
 /* A parcel, due never, for each router among the users, in the order they come up; numbered from *last + 1 on. The
  * array and its *n_p parcels are yours. */
 store_parcel **store_splitter_end(store_splitter *splitter, mesh_ms backoff, uint32_t *last, size_t *n_p);

@@ -9,8 +9,6 @@
 #include "store.pb-c.h"
 #include "store/core.h"
 
-#define USERS_MAX 100000
-
 struct store_users {
     store_kv *kv;
     const mesh_hash_key *hash_key;
@@ -62,7 +60,7 @@ void store_users_destroy(store_users **users_p)
 
 void store_users_evict(store_users *users)
 {
-    while (store_lru_count(users->table) > USERS_MAX) {
+    while (store_lru_count(users->table) > STORE_USERS_MAX) {
         evict_oldest(users);
     }
 }
@@ -137,7 +135,9 @@ static mesh_err load_device(store_users *users, store_user *user, mesh_slice id,
     }
     const Store__DeviceRow *row = (const Store__DeviceRow *)message;
     store_device *device = &user->devices[user->n_devices++];
-    *device = (store_device){ .cursor = row->cursor, .generation = row->generation, .used_ms = row->used_ms };
+    *device = (store_device){
+        .cursor = row->cursor, .generation = row->generation, .used_ms = row->used_ms, .attempt = row->attempt
+    };
     memcpy(device->id, id.data, id.size);
     return MESH_OK;
 }
@@ -189,6 +189,7 @@ void store_user_save_device(const store_user *user, const store_device *device, 
     row.cursor = device->cursor;
     row.generation = device->generation;
     row.used_ms = device->used_ms;
+    row.attempt = device->attempt;
     store_key key;
     store_key_device(&key, user->id, device->id);
     store_rows_pack(rows, &key, &row, STORE_ROW_ONLY);

@@ -7,9 +7,12 @@
 #include "store/lru.h"
 #include "store/rows.h"
 
+#define STORE_USERS_MAX 100000 /* objects kept */
+
 typedef struct store_device {
     char id[MESH_ID_MAX + 1];
     uint64_t cursor, generation, used_ms;
+    uint64_t attempt; /* of the hello that holds it, 0: it had none */
 } store_device;
 
 typedef struct store_user {
@@ -32,7 +35,7 @@ void store_users_destroy(store_users **users_p);
 /* Borrowed until the next evict. Errors: MESH_CORRUPT. */
 MESH_MUST mesh_err store_users_get(store_users *users, const char *id, store_user **user_p);
 MESH_MUST mesh_err store_users_load_devices(store_users *users, store_user *user);
-void store_users_evict(store_users *users); /* between entries only */
+void store_users_evict(store_users *users); /* down to the limit; between entries only */
 
 void store_user_rename(store_user *user, const char *name);
 void store_user_save(const store_user *user, store_rows *rows);

@@ -29,6 +29,7 @@ export class Parley extends EventTarget {
   #url;
   #token;
   #device;
+  #storage;
   #socket = null;
   #cursor = null;
   #acked = 0;
@@ -36,6 +37,7 @@ export class Parley extends EventTarget {
   #nextId = 1;
   #waiting = new Map(); // request id -> {frame, resolve, reject}; asked again after a reconnect
   #attempt = 0;
+  #lastHello = 0;
   #afterMs = 0;
   #heartbeat = 0;
   #lastHeard = 0;
@@ -43,11 +45,14 @@ export class Parley extends EventTarget {
   #timer = 0;
   #suspect = 0; // inbox_seq that a pong said exists and that has not come
 
-  constructor({ url, token, device }) {
+  // storage keeps the number of the last hello over a reload; null: nothing does.
+  constructor({ url, token, device, storage = globalThis.sessionStorage ?? null }) {
     super();
     this.#url = url;
     this.#token = token;
     this.#device = device;
+    this.#storage = storage;
+    this.#lastHello = Number(storage?.getItem(this.#helloKey())) || 0;
     addEventListener('online', () => this.#reconnectNow());
     addEventListener('offline', () => this.#drop());
   }
@@ -116,7 +121,8 @@ export class Parley extends EventTarget {
     socket.welcomed = false;
     socket.onopen = () => {
       this.#lastHeard = Date.now();
-      this.#write({ type: 'hello', id: this.#nextId++, token: this.#token, device: this.#device, cursor: this.#cursor ?? undefined });
+      const attempt = this.#countHello();
+      this.#write({ type: 'hello', id: this.#nextId++, token: this.#token, device: this.#device, cursor: this.#cursor ?? undefined, attempt });
     };
     socket.onmessage = (event) => {
       this.#lastHeard = Date.now();
@@ -124,6 +130,17 @@ export class Parley extends EventTarget {
     };
     socket.onclose = (event) => this.#closed(socket, event.code, event.reason);
     socket.timeout = setTimeout(() => socket.welcomed || this.#drop(), WELCOME_TIMEOUT_MS);
+  }
+
+  #helloKey() {
+    return `parley-hello-${this.#device}`;
+  }
+
+  // Of two sockets of this device the server keeps that of the highest number: the clock, but always above the last one.
+  #countHello() {
+    this.#lastHello = Math.max(Date.now(), this.#lastHello + 1);
+    this.#storage?.setItem(this.#helloKey(), String(this.#lastHello));
+    return this.#lastHello;
   }
 
   #drop() {

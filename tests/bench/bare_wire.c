@@ -7,10 +7,11 @@
 
 #include "tests/bench/bare.h"
 
-/* Bytes of each kind as the system has them for a body of 64 bytes, measured from its encodings. */
+/* Bytes of each kind as the system has them for a body of 64 bytes, measured from its encodings. An APPEND has no
+ * counterpart where chat and inboxes are of one shard: its size makes the bytes in the database the same. */
 static const uint32_t sizes[BARE_KINDS] = {
     [BARE_SEND] = 119,      [BARE_SENT] = 105,      [BARE_MESSAGE] = 184, [BARE_ACK] = 16,
-    [BARE_MESH_SEND] = 252, [BARE_MESH_SENT] = 132, [BARE_DELIVER] = 258, [BARE_APPEND] = 262,
+    [BARE_MESH_SEND] = 252, [BARE_MESH_SENT] = 132, [BARE_DELIVER] = 258, [BARE_APPEND] = 28,
     [BARE_APPENDED] = 44,   [BARE_DELIVERED] = 24,  [BARE_LIVE] = 224,    [BARE_MESH_ACK] = 80,
 };
 

@@ -1,5 +1,6 @@
 // Two people talk in the terminal while the edges die under them: every line is shown exactly once, at both.
 import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Cluster, parley, run, sleep, until } from './lib/cluster.mjs';
@@ -74,6 +75,11 @@ test('every line is shown once at each, though both edges are killed', async () 
 });
 
 test('a new start with the same state file shows what was missed, once', async () => {
+  const file = (user) => join(cluster.data, `${user}.state`);
+  const state = (user) => readFileSync(file(user), 'utf8').split(' ');
+  const ahead = Date.now() + 3600e3; // its clock was ahead once: the number of its hello still goes up
+  writeFileSync(file('bob'), [...state('bob').slice(0, 2), String(ahead).padStart(20, '0')].join(' ') + '\n');
+  writeFileSync(file('ann'), state('ann').slice(0, 2).join(' ') + '\n'); // from before hellos had numbers
   const bob = sit('bob', 'Bob');
   await until('bob is here', () => bob.out.includes('is here'), 15000, tell);
   bob.say('/open @ann');
@@ -84,6 +90,8 @@ test('a new start with the same state file shows what was missed, once', async (
   const ann = sit('ann', 'Ann');
   await until('ann sees it', () => ann.shows(': <missed>') > 0, 15000, tell);
   await sleep(300);
+  assert.equal(Number(state('bob')[2]), ahead + 1);
+  assert.ok(Math.abs(Number(state('ann')[2]) - Date.now()) < 60000, tell());
   const plain = ann.out.split('\n').filter((line) => /\] Bob: <missed>$/.test(line));
   assert.equal(plain.length, 1, tell());
   ann.child.stdin.end();

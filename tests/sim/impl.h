@@ -75,9 +75,7 @@ typedef struct sim_link {
 
 typedef struct sim_socket { /* one WebSocket */
     sim *s;
-    sim_client *client;      /* NULL: the client has let go of it */
-    const sim_client *owner; /* who opened it */
-    sim_us opened_at;        /* at the edge; 0: not yet */
+    sim_client *client; /* NULL: the client has let go of it */
     sim_node *edge;
     uint64_t edge_boot;
     edge_session_id session;
@@ -166,7 +164,6 @@ void sim_net_review(sim *s);
 sim_socket *sim_socket_open(sim_client *c, sim_node *edge);
 void sim_socket_say(sim_socket *k, mesh_slice bytes);
 void sim_socket_close(sim_socket *k);
-bool sim_socket_rival(const sim_socket *k); /* another one of its owner reached its edge later than this one */
 void sim_sockets_of_dead(sim_node *edge);
 void sim_sockets_fini(sim *s);
 void sim_socket_input(sim_node *edge, sim_input *in, mesh_time now); /* the edge's shell: in */

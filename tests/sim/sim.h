@@ -157,7 +157,7 @@ struct sim_client { /* for tests to look at; changed through the functions below
     uint64_t next_id, ack_timer, retry_timer;
     size_t got_cap, n_seen;
     bool ack_due, has_hello_cursor, said_hello;
-    mesh_ms vanished_at;
+    uint64_t attempt; /* number of its last hello */
     char name[160];
     struct mesh_buf *log;
 };

@@ -16,7 +16,6 @@
 #include <string.h>
 
 #define PING_MS 20000
-#define GHOST_MS 10000
 #define CLOSE_FINAL(code) ((code) >= 4000 && (code) < 4100)
 
 static void connect_now(sim *s, void *arg, uint64_t tag);
@@ -129,6 +128,13 @@ void sim_client_put(sim_client *c, const Client__Request *request)
     mesh_buf_fini(&bytes);
 }
 
+/* The wall clock, but always higher than the last one: as a client does that keeps nothing. */
+static uint64_t next_attempt(const sim_client *c)
+{
+    uint64_t wall = (uint64_t)(SIM_WALL_MS + sim_now(c->s) - SIM_EPOCH_MS);
+    return wall > c->attempt ? wall : c->attempt + 1;
+}
+
 static void say_hello(sim_client *c)
 {
     Client__Cursor cursor = CLIENT__CURSOR__INIT;
@@ -141,6 +147,7 @@ static void say_hello(sim_client *c)
     hello.token = (char *)token.data;
     hello.device = c->device;
     hello.cursor = c->has_cursor ? &cursor : NULL;
+    hello.attempt = c->attempt = next_attempt(c);
     request.id = ++c->next_id;
     request.body_case = CLIENT__REQUEST__BODY_HELLO;
     request.hello = &hello;
@@ -218,31 +225,13 @@ static bool has_rival(const sim_client *c)
     return false;
 }
 
-/* Its only rival can be an earlier connection of its own that ended without a word: one that reached its edge later,
- * because that was stuck, or when both said hello at about the same time. Then whoever holds the device says hello
- * again. */
-static void replaced_by_nobody(sim_client *c, const sim_socket *socket)
-{
-    bool recent = c->vanished_at && sim_now(c->s) - c->vanished_at <= GHOST_MS;
-    if (!recent && !sim_socket_rival(socket)) {
-        sim_complain(c->s, "%s was replaced by nobody", c->name);
-    }
-    c->reconnects++;
-    connect_later(c, 1000);
-}
-
 void sim_client_cut(sim_client *c, uint16_t code)
 {
-    const sim_socket *socket = c->socket;
     sim_trace(c->s, "%s: closed by %s with %u", c->name, c->edge, code);
     offline(c);
     c->close_code = code;
-    if (code == 0) { /* the edge died: what it had asked for may still be on its way */
-        c->vanished_at = sim_now(c->s);
-    }
-    if (code == EDGE_CLOSE_REPLACED && !has_rival(c)) {
-        replaced_by_nobody(c, socket);
-        return;
+    if (code == EDGE_CLOSE_REPLACED && !has_rival(c)) { /* all its earlier connections have lower numbers */
+        sim_complain(c->s, "%s was replaced by nobody", c->name);
     }
     c->replaced += code == EDGE_CLOSE_REPLACED;
     if (!c->stay_away && !CLOSE_FINAL(code)) {
@@ -271,9 +260,6 @@ void sim_bye(sim_client *c)
     c->retry_timer++;
     if (c->socket) {
         sim_trace(c->s, "%s: closes", c->name);
-        if (!sim_live(c)) { /* its hello may come after that of the next connection */
-            c->vanished_at = sim_now(c->s);
-        }
         sim_socket_close(c->socket);
         offline(c);
     }
@@ -286,7 +272,6 @@ void sim_vanish(sim_client *c)
     if (c->socket) {
         sim_trace(c->s, "%s: vanishes", c->name);
         c->socket->client = NULL;
-        c->vanished_at = sim_now(c->s);
         offline(c);
     }
 }

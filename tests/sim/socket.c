@@ -50,7 +50,7 @@ sim_socket *sim_socket_open(sim_client *c, sim_node *edge)
     sim *s = c->s;
     sim_socket *k = mesh_alloc(sizeof *k);
     *k = (sim_socket){
-        .s = s, .client = c, .owner = c, .edge = edge, .edge_boot = edge->boot, .codec = c->codec, .next = s->sockets
+        .s = s, .client = c, .edge = edge, .edge_boot = edge->boot, .codec = c->codec, .next = s->sockets
     };
     s->sockets = k;
     sim_pipe_init(&k->up);
@@ -69,16 +69,6 @@ void sim_socket_close(sim_socket *k)
 {
     k->client = NULL;
     sim_pipe_put(k->s, &k->up, CLOSE, sim_latency(k->s), arrive_up, k, 0);
-}
-
-bool sim_socket_rival(const sim_socket *k)
-{
-    for (const sim_socket *other = k->s->sockets; other; other = other->next) {
-        if (other != k && other->owner == k->owner && other->opened_at > k->opened_at) {
-            return true;
-        }
-    }
-    return false;
 }
 
 void sim_sockets_of_dead(sim_node *edge)
@@ -123,7 +113,6 @@ void sim_socket_input(sim_node *edge, sim_input *in, mesh_time now)
     case IN_OPEN:
         if (edge_core_open(edge->edge, k->codec, NULL, now, &k->session) == MESH_OK) {
             k->opened = true;
-            k->opened_at = edge->s->now;
         } else {
             close_down(k, 4100);
         }

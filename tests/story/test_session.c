@@ -260,12 +260,62 @@ STORY(hello_that_waited_does_not_push_out_a_later_one)
     sim_vanish(bob);
     sim_hello(bob, "edge2");
     WITHIN(s, 1000, sim_live(bob));
-    bob->vanished_at = 0; /* no excuse: it must not be replaced */
     sim_heal(s, "edge1", "router1");
     sim_run(s, 5000);
     assert_true(sim_live(bob));
     talk(s, ann, "bob", 1);
     WITHIN(s, 500, bob->n_got == 1);
+    story_end(&s);
+}
+
+/* The first socket reaches its edge after the second one reached another: that was stuck. */
+STORY(hello_that_a_stuck_edge_sees_late_does_not_push_out_a_later_one)
+{
+    (void)state;
+    sim *s = story_new(2, 1, 26);
+    sim_client *ann = story_person(s, "ann", "phone", "edge2");
+    sim_client *bob = sim_client_new(s, "bob", "phone");
+    sim_run(s, 300);
+    unsigned long long attaches = story_edge_metric(s, "edge1", "parley_edge_attaches_total");
+    sim_pause(s, "edge1", 1500);
+    sim_hello(bob, "edge1");
+    sim_run(s, 100);
+    sim_vanish(bob);
+    sim_hello(bob, "edge2");
+    WITHIN(s, 1000, sim_live(bob));
+    sim_run(s, 5000);
+    assert_true(sim_live(bob));
+    assert_int_equal(bob->replaced + bob->reconnects, 0);
+    assert_int_equal(story_edge_metric(s, "edge1", "parley_edge_attaches_total"), attaches + 1);
+    talk(s, ann, "bob", 1);
+    WITHIN(s, 500, bob->n_got == 1);
+    story_end(&s);
+}
+
+/* The same, while no router knows of the later one: the store does. */
+STORY(hello_that_a_stuck_edge_sees_late_does_not_take_the_device)
+{
+    (void)state;
+    sim *s = story_new(2, 1, 27);
+    story_person(s, "ann", "phone", "edge2");
+    sim_client *bob = sim_client_new(s, "bob", "phone");
+    sim_run(s, 300);
+    sim_pause(s, "edge1", 1500);
+    sim_hello(bob, "edge1");
+    sim_run(s, 100);
+    sim_vanish(bob);
+    sim_hello(bob, "edge2");
+    WITHIN(s, 1000, sim_live(bob));
+    sim_cut(s, "edge2", "router1");
+    WITHIN(s, 3000, !sim_linked(s, "edge2", "router1"));
+    sim_run(s, 2000);
+    sim_kill(s, "edge1");
+    WITHIN(s, 3000, !sim_linked(s, "edge1", "router1"));
+    sim_run(s, 500);
+    sim_heal(s, "edge2", "router1");
+    sim_run(s, 5000);
+    assert_true(sim_live(bob));
+    assert_int_equal(bob->replaced + bob->reconnects, 0);
     story_end(&s);
 }
 
@@ -339,6 +389,8 @@ int main(void)
         cmocka_unit_test(device_that_lost_its_last_entries_gets_them_again),
         cmocka_unit_test(ack_beyond_what_was_sent_moves_nothing),
         cmocka_unit_test(hello_that_waited_does_not_push_out_a_later_one),
+        cmocka_unit_test(hello_that_a_stuck_edge_sees_late_does_not_push_out_a_later_one),
+        cmocka_unit_test(hello_that_a_stuck_edge_sees_late_does_not_take_the_device),
         cmocka_unit_test(trimmed_inbox),
         cmocka_unit_test(heads_are_repeated_and_not_more_often),
     };

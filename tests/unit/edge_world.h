@@ -242,6 +242,8 @@ static inline void attached(world *w, mesh_peer router, attached_as as)
     mesh_says(w, router, &msg);
 }
 
+#define ATTEMPT 77 /* number of their hello */
+
 /* A session of alice's that is live, with everything up to head forwarded and acked; its welcome was read. */
 static inline edge_session_id login_at(world *w, edge_codec_kind kind, const char *device, uint64_t head)
 {
@@ -252,6 +254,7 @@ static inline edge_session_id login_at(world *w, edge_codec_kind kind, const cha
     Client__Hello hello = CLIENT__HELLO__INIT;
     hello.device = (char *)(uintptr_t)device;
     hello.cursor = &cursor;
+    hello.attempt = ATTEMPT;
     Client__Request request = CLIENT__REQUEST__INIT;
     request.body_case = CLIENT__REQUEST__BODY_HELLO;
     request.hello = &hello;

@@ -60,16 +60,22 @@ static void rig_node(rig *r, const char *name, mesh_role role)
     assert_int_equal(mesh_conf_add_node(r->conf, &node), MESH_OK);
 }
 
-static void rig_open(rig *r)
+static void rig_open_core(rig *r)
 {
     char why[256] = "";
-    store_kv_options options = { .write_buffer = 1 << 20, .block_cache = 1 << 20, .max_open_files = 100 };
-    assert_int_equal(store_kv_open("/rig", &options, &r->kv, why, sizeof why), MESH_OK);
     store_core_conf conf = { .conf = r->conf, .self = RIG_STORE, .seed = 7 };
     mesh_err err = store_core_new(&conf, r->kv, r->now, &r->core, why, sizeof why);
     if (err != MESH_OK) {
         fail_msg("store_core_new: %s: %s", mesh_err_name(err), why);
     }
+}
+
+static void rig_open(rig *r)
+{
+    char why[256] = "";
+    store_kv_options options = { .write_buffer = 1 << 20, .block_cache = 1 << 20, .max_open_files = 100 };
+    assert_int_equal(store_kv_open("/rig", &options, &r->kv, why, sizeof why), MESH_OK);
+    rig_open_core(r);
 }
 
 static void rig_close(rig *r)
@@ -191,6 +197,29 @@ static void rig_lease(rig *r, mesh_peer router, uint64_t boot, bool leaving)
     rig_give(r, router, &msg);
 }
 
+/* Slots from here on are another shard's, as far as this store knows: the outbox has to append to inboxes there. */
+static void rig_set_apart(rig *r, mesh_slot first)
+{
+    Mesh__SlotRange there = MESH__SLOT_RANGE__INIT;
+    there.first = first;
+    there.last = MESH_SLOTS - 1;
+    there.shard = 1;
+    Mesh__SlotRange *map[1] = { &there };
+    Mesh__Ring ring = MESH__RING__INIT;
+    ring.epoch = 1;
+    ring.n_map = 1;
+    ring.map = map;
+    mesh_buf value = { 0 };
+    mesh_wire_pack(&ring, &value);
+    store_kv_batch *batch = store_kv_batch_new();
+    store_key key;
+    store_key_ring(&key);
+    store_kv_batch_put(batch, store_key_slice(&key), mesh_buf_slice(&value));
+    assert_int_equal(store_kv_wait(r->kv, store_kv_write(r->kv, batch, true)), MESH_OK);
+    store_kv_batch_destroy(&batch);
+    mesh_buf_fini(&value);
+}
+
 static rig *rig_new(void)
 {
     rig *r = mesh_alloc(sizeof *r);
@@ -209,16 +238,30 @@ static rig *rig_new(void)
     return r;
 }
 
-/* A rig with router1 up and alone in the ring (epoch 1). */
-static rig *rig_ready(void)
+/* Router1 comes up and is alone in the ring. */
+static rig *rig_with_router(rig *r)
 {
-    rig *r = rig_new();
     rig_run(r);
     store_core_up(r->core, RIG_R1, 11, r->now, r->out);
     rig_lease(r, RIG_R1, 11, false);
     rig_run(r);
     rig_forget(r);
     return r;
+}
+
+static rig *rig_ready(void) /* epoch 1 */
+{
+    return rig_with_router(rig_new());
+}
+
+static rig *rig_ready_apart(void) /* epoch 2 */
+{
+    rig *r = rig_new();
+    store_core_destroy(&r->core);
+    rig_set_apart(r, 0);
+    rig_open_core(r);
+    r->epoch = 2;
+    return rig_with_router(r);
 }
 
 static void rig_destroy(rig *r)

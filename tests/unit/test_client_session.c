@@ -266,6 +266,34 @@ static void hello_carries_the_cursor(void **state)
     assert_int_equal(f->requests[0]->hello->cursor->inbox_seq, 11);
 }
 
+static uint64_t hello_number(fixture *f)
+{
+    dial(f);
+    uint64_t attempt = f->requests[0]->hello->attempt;
+    assert_int_equal(client_session_attempt(f->s), attempt);
+    return attempt;
+}
+
+static void hellos_are_numbered_by_the_clock_and_always_higher(void **state)
+{
+    fixture *f = *state;
+    assert_int_equal(hello_number(f), 0); /* nobody asked for numbers */
+    client_session_destroy(&f->s);
+    client_session_conf conf = { .token = "t", .device = "d", .seed = 5, .attempt = 5000 };
+    f->s = client_session_new(&conf, &handler, f, f->now);
+    assert_int_equal(client_session_attempt(f->s), 0);
+    assert_int_equal(hello_number(f), 5000);
+    for (uint64_t n = 5001; n < 5004; n++) { /* the same millisecond */
+        client_session_closed(f->s, 0, f->now);
+        client_session_connecting(f->s, f->now);
+        client_session_opened(f->s, f->now);
+        assert_int_equal(client_session_attempt(f->s), n);
+    }
+    client_session_closed(f->s, 0, f->now);
+    f->now = 61000;
+    assert_int_equal(hello_number(f), 65000);
+}
+
 static void entries_are_told_once(void **state)
 {
     fixture *f = *state;
@@ -624,6 +652,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(hello_carries_the_cursor),
+        T(hellos_are_numbered_by_the_clock_and_always_higher),
         T(entries_are_told_once),
         T(a_hole_reconnects_with_the_cursor),
         T(nothing_is_taken_before_a_cursor),

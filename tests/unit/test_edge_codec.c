@@ -365,6 +365,10 @@ static void malformed_json(void **state)
         { "{\"type\":\"hello\",\"cursor\":{\"era\":\"18446744073709551616\"}}", FAULT_MALFORMED, 0 },
         { "{\"type\":\"hello\",\"cursor\":{\"era\":\"000000000000000000001\"}}", FAULT_MALFORMED, 0 },
         { "{\"type\":\"hello\",\"features\":[1]}", FAULT_MALFORMED, 0 },
+        { "{\"type\":\"hello\",\"attempt\":-1}", FAULT_MALFORMED, 0 },
+        { "{\"type\":\"hello\",\"attempt\":1.0}", FAULT_MALFORMED, 0 },
+        { "{\"type\":\"hello\",\"attempt\":\"1\"}", FAULT_MALFORMED, 0 },
+        { "{\"type\":\"hello\",\"attempt\":9007199254740992}", FAULT_MALFORMED, 0 },
         { "{\"type\":\"history\",\"id\":8,\"limit\":4294967296}", FAULT_MALFORMED, 8 },
         { "{\"type\":\"history\",\"id\":8,\"limit\":-1}", FAULT_MALFORMED, 8 },
         { "{\"type\":\"history\",\"id\":8,\"from_start\":1}", FAULT_MALFORMED, 8 },
@@ -396,6 +400,8 @@ static void malformed_json(void **state)
         { "{\"type\":\"ping\",\"id\":null,\"other\":{\"x\":[1.5,null,{}]}}", FAULT_NONE, 0 },
         { "{\"type\":\"send\",\"chat\":null,\"attachments\":null,\"body\":\"\\ud83d\\ude00\"}", FAULT_NONE, 0 },
         { "{\"type\":\"state\",\"state\":\"inactive\"}", FAULT_NONE, 0 },
+        { "{\"type\":\"hello\",\"attempt\":9007199254740991}", FAULT_NONE, 0 },
+        { "{\"type\":\"hello\",\"attempt\":0}", FAULT_NONE, 0 },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char detail[96];
@@ -491,6 +497,8 @@ static void malformed_protobuf(void **state)
         { "\x04\x7a\x02\x08\x07", 5, FAULT_MALFORMED, 0 },                              /* state.state 7 */
         { "\x0b\x08\x80\x80\x80\x80\x80\x80\x80\x10\x72\x00", 12, FAULT_MALFORMED, 0 }, /* id 2^53 */
         { "\x0b\x22\x09\x08\x80\x80\x80\x80\x80\x80\x80\x10", 12, FAULT_MALFORMED, 0 }, /* ack.inbox_seq 2^53 */
+        { "\x0b\x12\x09\x30\x80\x80\x80\x80\x80\x80\x80\x10", 12, FAULT_MALFORMED, 0 }, /* hello.attempt 2^53 */
+        { "\x0b\x12\x09\x30\xff\xff\xff\xff\xff\xff\xff\x0f", 12, FAULT_NONE, 0 },      /* 2^53-1 */
         { "\x04\x08\x05\x72\x00", 5, FAULT_NONE, 5 },                                   /* ping */
         { "\x04\x7a\x02\x08\x01", 5, FAULT_NONE, 0 },                                   /* state inactive */
     };

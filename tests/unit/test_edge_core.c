@@ -261,13 +261,15 @@ static void attach_is_tried_until_it_works(void **state)
 {
     world *w = *state;
     edge_session_id id = open_socket(w, EDGE_JSON, w->token);
-    says(w, id, "{\"type\":\"hello\",\"device\":\"phone\"}");
-    uint64_t first = only(w, ROUTER1, MESH__MSG__BODY_ATTACH)->corr;
+    says(w, id, "{\"type\":\"hello\",\"device\":\"phone\",\"attempt\":9007199254740991}");
+    Mesh__Msg *ask = only(w, ROUTER1, MESH__MSG__BODY_ATTACH);
+    assert_true(ask->attach->attempt == 9007199254740991);
+    uint64_t first = ask->corr;
     later(w, 1900);
     quiet(w);
     later(w, 100); /* no answer for 2 s */
     Mesh__Msg *again = only(w, ROUTER1, MESH__MSG__BODY_ATTACH);
-    assert_true(again->attach->fresh && again->corr != first);
+    assert_true(again->attach->fresh && again->corr != first && again->attach->attempt == 9007199254740991);
     assert_true(again->attach->age_ms == 2000); /* which of two sessions of a device is the later one */
     uint64_t corr = again->corr;
     static const uint32_t faults[] = { FAULT_NOT_OWNER, FAULT_UNAVAILABLE, FAULT_BUSY, FAULT_NOT_LEADER,
@@ -324,7 +326,7 @@ static void a_new_ring_moves_the_session(void **state)
     const Mesh__Attach *attach = ask->attach;
     assert_true(!attach->fresh && attach->has_cursor && attach->era == ERA && attach->after == 11 &&
                 attach->acked == 11);
-    assert_true(attach->generation == 3 && attach->session == id);
+    assert_true(attach->generation == 3 && attach->session == id && attach->attempt == ATTEMPT);
     uint64_t corr = ask->corr;
     live(w, ROUTER1, &id, 1, 12, "stray"); /* from the old owner */
     assert_string_equal(hears(w, id), "");

@@ -509,6 +509,61 @@ static void live_entry_goes_out_in_turn(void **state)
     assert_int_equal(done->n_gaps, 0);
 }
 
+/* The store appended by itself where inbox_seq is not 0. */
+static void deliver_to_two(fixture *f, uint64_t bob, uint64_t cid)
+{
+    Mesh__Entry entry = MESH__ENTRY__INIT;
+    Mesh__Recipient users[2] = { MESH__RECIPIENT__INIT, MESH__RECIPIENT__INIT };
+    Mesh__Recipient *list[2] = { &users[0], &users[1] };
+    Mesh__Deliver body = MESH__DELIVER__INIT;
+    entry.chat = "default/g:x";
+    entry.seq = 5;
+    users[0].user = "default/bob";
+    users[0].inbox_seq = bob;
+    users[1].user = "default/cid";
+    users[1].inbox_seq = cid;
+    body.item = 900;
+    body.entry = &entry;
+    body.users = list;
+    body.n_users = 2;
+    body.era = f->era;
+    MESH_MSG(msg, DELIVER, deliver, &body);
+    say(f, STORE1, &msg);
+}
+
+static void what_the_store_appended_itself_goes_out_at_once(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 10);
+    deliver_to_two(f, 11, 3);
+    assert_int_equal(count(f, MESH__MSG__BODY_APPEND), 0);
+    assert_int_equal(only(f, EDGE1, MESH__MSG__BODY_LIVE)->live->targets[0]->inbox_seq, 11);
+    assert_int_equal(only(f, EDGE1, MESH__MSG__BODY_LIVE)->live->era, f->era);
+    assert_false(only(f, STORE1, MESH__MSG__BODY_DELIVERED)->delivered->retry);
+    deliver_to_two(f, 11, 3); /* sent again: the session has moved on */
+    assert_int_equal(count(f, MESH__MSG__BODY_LIVE), 0);
+    assert_int_equal(only(f, STORE1, MESH__MSG__BODY_DELIVERED)->delivered->item, 900);
+}
+
+static void only_who_lacks_it_is_appended_to(void **state)
+{
+    fixture *f = *state;
+    attach(f, EDGE1, 1, "phone", 10);
+    deliver_to_two(f, 0, 3);
+    Mesh__Msg *append = only(f, STORE1, MESH__MSG__BODY_APPEND);
+    assert_int_equal(append->append->n_users, 1);
+    assert_string_equal(append->append->users[0]->user, "default/bob");
+    assert_string_equal(append->key, "default/bob");
+    assert_int_equal(count(f, MESH__MSG__BODY_DELIVERED), 0);
+    appended(f, append->corr, MESH__APPEND_STATE__APPEND_DONE, 11, 0);
+    assert_int_equal(only(f, EDGE1, MESH__MSG__BODY_LIVE)->live->targets[0]->inbox_seq, 11);
+    assert_int_equal(only(f, STORE1, MESH__MSG__BODY_DELIVERED)->delivered->n_gaps, 0);
+
+    f->era = 0; /* the inbox_seqs do not count */
+    deliver_to_two(f, 12, 4);
+    assert_int_equal(only(f, STORE1, MESH__MSG__BODY_APPEND)->append->n_users, 2);
+}
+
 static void entry_beyond_next_is_pulled_in_order(void **state)
 {
     fixture *f = *state;
@@ -730,6 +785,63 @@ static void later_hello_of_a_device_wins(void **state)
     assert_int_equal(only(f, EDGE2, MESH__MSG__BODY_LIVE)->live->n_targets, 1);
 }
 
+/* A hello of bob's phone; its socket is of this age. */
+static void hello(fixture *f, mesh_peer edge, uint64_t session, uint64_t attempt, uint64_t age_ms, uint64_t generation)
+{
+    Mesh__Attach body = MESH__ATTACH__INIT;
+    body.user = "default/bob";
+    body.device = "phone";
+    body.session = session;
+    body.has_cursor = true;
+    body.after = 10;
+    body.fresh = generation == 0;
+    body.generation = generation;
+    body.attempt = attempt;
+    body.age_ms = age_ms;
+    MESH_MSG(msg, ATTACH, attach, &body);
+    msg.key = body.user;
+    msg.corr = 500 + session;
+    say(f, edge, &msg);
+}
+
+/* A socket that was let go of reached a stuck edge after the one that its client opened next. */
+static void higher_attempt_wins_whatever_the_ages(void **state)
+{
+    fixture *f = *state;
+    hello(f, EDGE1, 1, 7, 3000, 0);
+    Mesh__Msg *ask = only(f, STORE1, MESH__MSG__BODY_ATTACH);
+    assert_int_equal(ask->attach->attempt, 7);
+    attached(f, ask->corr, 1, 1, 10, 10, false);
+    hello(f, EDGE2, 2, 6, 0, 0); /* an older one on a newer socket */
+    assert_int_equal(count(f, MESH__MSG__BODY_ATTACH), 0);
+    expect_fault(f, EDGE2, 502, FAULT_REPLACED);
+    assert_int_equal(count(f, MESH__MSG__BODY_REPLACED), 0);
+    hello(f, EDGE2, 3, 8, 9000, 0); /* a newer one on an older socket */
+    attached(f, only(f, STORE1, MESH__MSG__BODY_ATTACH)->corr, 3, 2, 10, 10, false);
+    assert_int_equal(only(f, EDGE1, MESH__MSG__BODY_REPLACED)->replaced->session, 1);
+    hello(f, EDGE1, 1, 7, 0, 1); /* the same session again keeps its number */
+    expect_fault(f, EDGE1, 501, FAULT_REPLACED);
+}
+
+static void equal_or_absent_attempts_go_by_age(void **state)
+{
+    fixture *f = *state;
+    hello(f, EDGE1, 1, 7, 3000, 0);
+    attached(f, only(f, STORE1, MESH__MSG__BODY_ATTACH)->corr, 1, 1, 10, 10, false);
+    hello(f, EDGE2, 2, 7, 4000, 0);
+    expect_fault(f, EDGE2, 502, FAULT_REPLACED);
+    hello(f, EDGE2, 3, 0, 4000, 0);
+    expect_fault(f, EDGE2, 503, FAULT_REPLACED);
+    hello(f, EDGE2, 4, 0, 2000, 0);
+    attached(f, only(f, STORE1, MESH__MSG__BODY_ATTACH)->corr, 4, 2, 10, 10, false);
+    assert_int_equal(only(f, EDGE1, MESH__MSG__BODY_REPLACED)->replaced->session, 1);
+    hello(f, EDGE1, 5, 1, 3000, 0); /* the one that is here has none */
+    expect_fault(f, EDGE1, 505, FAULT_REPLACED);
+    hello(f, EDGE1, 6, 1, 1000, 0);
+    attached(f, only(f, STORE1, MESH__MSG__BODY_ATTACH)->corr, 6, 3, 10, 10, false);
+    assert_int_equal(only(f, EDGE2, MESH__MSG__BODY_REPLACED)->replaced->session, 4);
+}
+
 static void resync_brings_the_chats_before_anything_else(void **state)
 {
     fixture *f = *state;
@@ -885,6 +997,8 @@ int main(void)
         STORY(held_deliveries_are_bounded),
         STORY(sessions_are_bounded),
         STORY(live_entry_goes_out_in_turn),
+        STORY(what_the_store_appended_itself_goes_out_at_once),
+        STORY(only_who_lacks_it_is_appended_to),
         STORY(entry_beyond_next_is_pulled_in_order),
         STORY(gap_and_refusal_go_back_to_the_outbox),
         STORY(doubled_append_only_raises_the_head),
@@ -897,6 +1011,8 @@ int main(void)
         STORY(hole_in_a_page_is_not_asked_for_again_and_again),
         STORY(many_targets_go_in_several_frames),
         STORY(later_hello_of_a_device_wins),
+        STORY(higher_attempt_wins_whatever_the_ages),
+        STORY(equal_or_absent_attempts_go_by_age),
         STORY(resync_brings_the_chats_before_anything_else),
         STORY(ring_change_drops_what_moved),
         STORY(lost_edge_takes_its_sessions_along),

@@ -739,6 +739,86 @@ static void the_later_hello_wins(void **state)
     rig_destroy(r);
 }
 
+/* generation 0: a fresh hello */
+static Mesh__Msg *attach_of(rig *r, uint64_t attempt, uint64_t generation)
+{
+    Mesh__Attach attach = MESH__ATTACH__INIT;
+    attach.session = 100 + attempt;
+    attach.fresh = generation == 0;
+    attach.generation = generation;
+    attach.attempt = attempt;
+    return rig_attach(r, &attach, "bob", "phone");
+}
+
+static uint64_t generation_of(rig *r, uint64_t attempt, uint64_t generation)
+{
+    Mesh__Msg *answer = attach_of(r, attempt, generation);
+    ASSERT_KIND(answer, ATTACHED);
+    return answer->attached->generation;
+}
+
+static void an_older_attempt_does_not_raise_the_generation(void **state)
+{
+    (void)state;
+    rig *r = rig_ready();
+    assert_int_equal(generation_of(r, 7, 0), 1);
+    assert_int_equal(generation_of(r, 7, 0), 2); /* asked again: its answer was lost */
+    rig_sleep(r, 50000);
+    ASSERT_FAULT(attach_of(r, 6, 0), FAULT_REPLACED);
+    assert_int_equal(generation_of(r, 7, 2), 2); /* nothing has changed; heard of again */
+    rig_sleep(r, 50000);
+    ASSERT_FAULT(attach_of(r, 6, 0), FAULT_REPLACED);
+    assert_int_equal(generation_of(r, 8, 0), 3);
+    ASSERT_FAULT(attach_of(r, 7, 2), FAULT_REPLACED);
+    rig_close(r);
+    rig_open(r);
+    rig_run(r);
+    ASSERT_FAULT(attach_of(r, 7, 0), FAULT_REPLACED);
+    assert_int_equal(generation_of(r, 8, 3), 3);
+    rig_destroy(r);
+}
+
+static void a_device_that_stops_counting_gets_in(void **state)
+{
+    (void)state;
+    rig *r = rig_ready();
+    ASSERT_KIND(attach_of(r, 7, 0), ATTACHED);
+    assert_int_equal(generation_of(r, 0, 0), 2);
+    ASSERT_FAULT(attach_of(r, 7, 1), FAULT_REPLACED); /* by the generation: the row has no number any more */
+    assert_int_equal(generation_of(r, 3, 0), 3);
+    rig_destroy(r);
+}
+
+/* Its clock was set back, and it kept nothing: it is let in when the device was not heard of for a minute. */
+static void a_lower_attempt_gets_in_after_a_minute(void **state)
+{
+    (void)state;
+    rig *r = rig_ready();
+    ASSERT_KIND(attach_of(r, 1000, 0), ATTACHED);
+    rig_sleep(r, 59000);
+    ASSERT_FAULT(attach_of(r, 5, 0), FAULT_REPLACED); /* which does not count as heard of */
+    rig_sleep(r, 1100);
+    assert_int_equal(generation_of(r, 5, 0), 2);
+    ASSERT_FAULT(attach_of(r, 4, 0), FAULT_REPLACED);
+    r->now.wall -= 61000; /* the store's own clock */
+    assert_int_equal(generation_of(r, 3, 0), 3);
+    rig_destroy(r);
+}
+
+/* What an older hello got in that minute's absence is taken back by the session that is still there. */
+static void a_higher_attempt_takes_the_row_back(void **state)
+{
+    (void)state;
+    rig *r = rig_ready();
+    ASSERT_KIND(attach_of(r, 7, 0), ATTACHED);
+    rig_sleep(r, 61000);
+    assert_int_equal(generation_of(r, 6, 0), 2);
+    assert_int_equal(generation_of(r, 7, 1), 3);
+    ASSERT_FAULT(attach_of(r, 6, 2), FAULT_REPLACED);
+    assert_int_equal(generation_of(r, 7, 9), 9);
+    rig_destroy(r);
+}
+
 static void the_longest_unused_device_is_dropped(void **state)
 {
     (void)state;
@@ -1028,6 +1108,10 @@ int main(void)
         cmocka_unit_test(a_deposed_router_is_refused),
         cmocka_unit_test(a_cursor_that_cannot_be_served_gets_resync),
         cmocka_unit_test(the_later_hello_wins),
+        cmocka_unit_test(an_older_attempt_does_not_raise_the_generation),
+        cmocka_unit_test(a_device_that_stops_counting_gets_in),
+        cmocka_unit_test(a_lower_attempt_gets_in_after_a_minute),
+        cmocka_unit_test(a_higher_attempt_takes_the_row_back),
         cmocka_unit_test(the_longest_unused_device_is_dropped),
         cmocka_unit_test(cursors_only_move_forward),
         cmocka_unit_test(the_slowest_device_holds_its_rows_for_a_month),
