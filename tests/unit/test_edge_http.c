@@ -362,6 +362,48 @@ static void test_web_dir_has_limits(void **state)
     edge_http_destroy(&http);
 }
 
+static void test_web_dir_has_so_many_bytes(void **state)
+{
+    web *w = *state;
+    edge_http *http = NULL;
+    char path[128];
+    snprintf(path, sizeof path, "%s/big.txt", w->dir);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fclose(f);
+    const size_t others = strlen("<p>hello") + strlen("export {};");
+    assert_int_equal(truncate(path, (off_t)(EDGE_HTTP_BYTES_MAX - others)), 0);
+    assert_int_equal(edge_http_new(w->dir, &http), MESH_OK);
+    assert_int_equal(edge_http_files(http), 3);
+    edge_http_destroy(&http);
+    assert_int_equal(truncate(path, (off_t)(EDGE_HTTP_BYTES_MAX - others + 1)), 0);
+    assert_int_equal(edge_http_new(w->dir, &http), MESH_TOO_BIG);
+    assert_null(http);
+}
+
+/* Directories below the last one that is looked into, and paths that are too long, are left out. */
+static void test_web_dir_has_so_many_levels(void **state)
+{
+    web *w = *state;
+    edge_http *http = NULL;
+    char dir[128];
+    size_t at = (size_t)snprintf(dir, sizeof dir, "%s", w->dir);
+    for (int depth = 2; depth <= EDGE_HTTP_DEPTH_MAX; depth++) {
+        at += (size_t)snprintf(dir + at, sizeof dir - at, "/d");
+        assert_int_equal(mkdir(dir, 0700), 0);
+    }
+    put_file(dir, "last.txt", "x");
+    assert_int_equal(edge_http_new(w->dir, &http), MESH_OK);
+    assert_int_equal(edge_http_files(http), 3);
+    edge_http_destroy(&http);
+    strcpy(dir + at, "/d");
+    assert_int_equal(mkdir(dir, 0700), 0);
+    put_file(dir, "beyond.txt", "x");
+    assert_int_equal(edge_http_new(w->dir, &http), MESH_OK);
+    assert_int_equal(edge_http_files(http), 3);
+    edge_http_destroy(&http);
+}
+
 /* ---- addresses ---- */
 
 static struct sockaddr_storage address_of(const char *s)
@@ -441,6 +483,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_head_and_etag, web_setup, web_teardown),
         cmocka_unit_test_setup_teardown(test_health_and_metrics, web_setup, web_teardown),
         cmocka_unit_test_setup_teardown(test_web_dir_has_limits, web_setup, web_teardown),
+        cmocka_unit_test_setup_teardown(test_web_dir_has_so_many_bytes, web_setup, web_teardown),
+        cmocka_unit_test_setup_teardown(test_web_dir_has_so_many_levels, web_setup, web_teardown),
         cmocka_unit_test(test_addresses_are_counted),
         cmocka_unit_test(test_loopback),
     };

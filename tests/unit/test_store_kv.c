@@ -146,6 +146,39 @@ static void tickets_and_eventfd(void **state)
     store_kv_close(&kv);
 }
 
+/* What is queued counts until the loop has taken note that it is on disk, so the writer's speed does not matter here.
+ */
+static void so_much_is_queued(void **state)
+{
+    (void)state;
+    enum { SIZE = 600 * 1024 }; /* two of them are more than one LevelDB write takes */
+    store_kv *kv = open_ok(dir_named("queue"));
+    char *value = calloc(1, SIZE + 1);
+    memset(value, 'v', SIZE);
+    uint64_t last = 0;
+    uint64_t n = 0;
+    char key[16];
+    while (!store_kv_full(kv)) {
+        assert_true(store_kv_counted(kv).queued_bytes <= STORE_KV_QUEUE_MAX);
+        snprintf(key, sizeof key, "q%03d", (int)++n);
+        last = put(kv, key, value, true);
+    }
+    assert_in_range(store_kv_counted(kv).queued_bytes, STORE_KV_QUEUE_MAX + 1, STORE_KV_QUEUE_MAX + SIZE + 100);
+    assert_int_equal(n, STORE_KV_QUEUE_MAX / SIZE + 1);
+    expect(kv, "q001", value);
+    assert_int_equal(store_kv_wait(kv, last), MESH_OK);
+    assert_true(store_kv_full(kv)); /* on disk, but not yet out of the queue */
+    assert_int_equal(store_kv_durable(kv), last);
+    assert_false(store_kv_full(kv));
+    assert_int_equal(store_kv_counted(kv).queued_bytes, 0);
+    assert_int_equal(store_kv_counted(kv).syncs, n); /* each batch alone */
+    expect(kv, "q001", value);
+    expect(kv, key, value);
+    assert_int_equal(store_kv_wait(kv, put(kv, "after", "it goes on", true)), MESH_OK);
+    store_kv_close(&kv);
+    free(value);
+}
+
 static void waiting_batches_share_a_sync(void **state)
 {
     (void)state;
@@ -447,6 +480,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(same_as_a_model),
         cmocka_unit_test(iterator_lives_through_writes),
         cmocka_unit_test(tickets_and_eventfd),
+        cmocka_unit_test(so_much_is_queued),
         cmocka_unit_test(waiting_batches_share_a_sync),
         cmocka_unit_test(killed_store_keeps_what_was_durable),
         cmocka_unit_test(full_disk_ends_the_handle),
