@@ -75,6 +75,10 @@ fuzz:
 	$(MAKE) -s -j2 build-fuzz
 	$(RUN) build/fuzz fuzz
 
+# faults without end on hosts of their own, until CHAOS_SECONDS (600) are over; CHAOS_SEED repeats a run's choices
+chaos: $(B)/parley
+	PARLEY=$(B)/parley node tests/live/chaos.mjs
+
 check: check-build
 	$(RUN) build/asan lint unit story random live web fuzz
 
@@ -87,9 +91,9 @@ check-build:
 check-long: check-build
 	$(MAKE) -s -j2 MODE=tsan build-unit
 	$(MAKE) -s -j2 MODE=release build-unit
-	UNIT_SKIP="test_mesh_link test_store_kv" $(RUN) build/tsan unit
+	UNIT_SKIP="test_mesh_link test_store_kv test_store_kv_view" $(RUN) build/tsan unit
 	$(RUN) build/release valgrind
-	RANDOM_SECONDS=1800 FUZZ_SECONDS=120 $(RUN) build/asan lint unit story random live web fuzz
+	RANDOM_SECONDS=1800 FUZZ_SECONDS=120 CHAOS_SECONDS=120 $(RUN) build/asan lint unit story random live live-long web fuzz
 
 lint:
 	scripts/lint.sh
@@ -117,5 +121,5 @@ clean:
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 .SECONDARY:
-.PHONY: all unit story random live web fuzz check check-build check-long lint format install clean \
+.PHONY: all unit story random live web fuzz chaos check check-build check-long lint format install clean \
     build-unit build-story build-random build-live build-web

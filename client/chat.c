@@ -7,6 +7,7 @@
 #include "client/chat.h"
 
 #include <assert.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,28 +17,12 @@
 #include "mesh/alloc.h"
 #include "mesh/table.h"
 
-static void room_free(void **item)
-{
-    client_room *room = *item;
-    free(room->name);
-    free(room);
-    *item = NULL;
-}
-
-static void own_free(void **item)
-{
-    free(*item);
-    *item = NULL;
-}
-
 client_chat *client_chat_new(const client_chat_conf *conf)
 {
     client_chat *chat = mesh_alloc(sizeof *chat);
     chat->conf = *conf;
-    chat->rooms = mesh_table_str();
-    zhashx_set_destructor(chat->rooms, room_free);
-    chat->own = mesh_table_str();
-    zhashx_set_destructor(chat->own, own_free);
+    chat->rooms = mesh_table_new(NULL);
+    chat->own = mesh_table_new(NULL);
     return chat;
 }
 
@@ -47,8 +32,15 @@ void client_chat_destroy(client_chat **chat_p)
     if (!chat) {
         return;
     }
-    zhashx_destroy(&chat->rooms);
-    zhashx_destroy(&chat->own);
+    for (client_room *room; (room = mesh_table_take(chat->rooms));) {
+        free(room->name);
+        free(room);
+    }
+    for (char *id; (id = mesh_table_take(chat->own));) {
+        free(id);
+    }
+    mesh_table_destroy(&chat->rooms);
+    mesh_table_destroy(&chat->own);
     while (chat->asks) {
         client_ask *next = chat->asks->next;
         free(chat->asks->text);
@@ -91,17 +83,21 @@ void client_chat_say(client_chat *chat, const char *format, ...)
     client_chat_end(chat);
 }
 
+void client_chat_disown(client_chat *chat, const char *msg_id)
+{
+    free(mesh_table_remove(chat->own, mesh_table_str(msg_id)));
+}
+
 /* ---- rooms ---- */
 
 client_room *client_chat_room(client_chat *chat, const char *id)
 {
-    client_room *room = zhashx_lookup(chat->rooms, id);
+    client_room *room = mesh_table_get(chat->rooms, mesh_table_str(id));
     if (!room) {
         room = mesh_alloc(sizeof *room);
         snprintf(room->id, sizeof room->id, "%s", id);
         room->name = mesh_strdup(id);
-        int rc = zhashx_insert(chat->rooms, room->id, room);
-        assert(rc == 0);
+        mesh_table_put(chat->rooms, mesh_table_str(room->id), room);
     }
     return room;
 }
@@ -243,10 +239,10 @@ static void on_message(void *arg, const Client__Message *m)
         snprintf(name, sizeof name, "@%s", m->sender);
         client_chat_name_room(room, name);
     }
-    bool own = zhashx_lookup(chat->own, m->client_msg_id) && strcmp(m->sender, chat->user) == 0;
+    bool own = mesh_table_get(chat->own, mesh_table_str(m->client_msg_id)) && strcmp(m->sender, chat->user) == 0;
     bool shown = own || (m->seq >= room->low && m->seq <= room->high);
     if (own) {
-        zhashx_delete(chat->own, m->client_msg_id);
+        client_chat_disown(chat, m->client_msg_id);
     }
     if (m->seq > room->high) {
         room->low = room->high ? room->low : m->seq;
@@ -366,7 +362,7 @@ static void on_answer(void *arg, uint64_t id, const Client__Event *event)
     }
     switch ((int)event->body_case) {
     case CLIENT__EVENT__BODY_ERROR:
-        zhashx_delete(chat->own, ask->msg_id);
+        client_chat_disown(chat, ask->msg_id);
         client_chat_say(chat, "! %s (%s)%s%s", event->error->message, event->error->name, ask->text[0] ? ": " : "",
                         ask->text);
         break;

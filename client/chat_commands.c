@@ -83,7 +83,7 @@ void client_chat_show_page(client_chat *chat, const Client__Page *page, bool onl
     uint64_t low = room->low, high = room->high;
     for (size_t i = 0; i < page->n_messages; i++) {
         const Client__Message *m = page->messages[i];
-        bool own = zhashx_lookup(chat->own, m->client_msg_id) != NULL;
+        bool own = mesh_table_get(chat->own, mesh_table_str(m->client_msg_id)) != NULL;
         bool shown = own || (high > 0 && m->seq >= low);
         if (!only_new || !shown) {
             client_chat_show(chat, room, m, only_new ? "" : "| ");
@@ -129,8 +129,10 @@ static void request(client_chat *chat, Client__Request *r, client_ask_kind kind,
     client_ask *ask = client_chat_ask(chat, kind, id, text);
     snprintf(ask->msg_id, sizeof ask->msg_id, "%s", msg_id);
     if (kind == CLIENT_ASK_SEND) {
-        char *copy = mesh_strdup(msg_id);
-        zhashx_insert(chat->own, copy, copy);
+        if (!mesh_table_get(chat->own, mesh_table_str(msg_id))) {
+            char *copy = mesh_strdup(msg_id);
+            mesh_table_put(chat->own, mesh_table_str(copy), copy);
+        }
         snprintf(ask->peer, sizeof ask->peer, "%s", chat->open[0] ? "" : chat->open_peer);
     }
 }
@@ -191,13 +193,13 @@ static bool cmd_list(client_chat *chat, char *rest)
 
 static client_room *find_room(client_chat *chat, const char *what)
 {
-    client_room *room = zhashx_lookup(chat->rooms, what);
+    client_room *room = mesh_table_get(chat->rooms, mesh_table_str(what));
     char *end;
     unsigned long number = strtoul(what, &end, 10);
     if (!room && *end == '\0' && number >= 1 && number <= chat->n_listed) {
         room = client_chat_room(chat, chat->listed[number - 1]);
     }
-    for (client_room *r = zhashx_first(chat->rooms); r && !room; r = zhashx_next(chat->rooms)) {
+    for (client_room *r = mesh_table_first(chat->rooms); r && !room; r = mesh_table_next(chat->rooms)) {
         bool peer = what[0] == '@' && strcmp(r->peer, what + 1) == 0;
         if (peer || (what[0] != '@' && strcmp(r->name, what) == 0)) {
             room = r;
@@ -466,7 +468,7 @@ bool client_chat_line(client_chat *chat, const char *typed)
 
 void client_chat_flush(client_chat *chat)
 {
-    client_room *room = chat->open[0] ? zhashx_lookup(chat->rooms, chat->open) : NULL;
+    client_room *room = chat->open[0] ? mesh_table_get(chat->rooms, mesh_table_str(chat->open)) : NULL;
     if (!room || room->to_read <= room->read || client_session_state(chat->session) != CLIENT_READY) {
         return;
     }

@@ -2,9 +2,8 @@
 #ifndef CLIENT_CHAT_PRIV_H
 #define CLIENT_CHAT_PRIV_H
 
-#include <czmq.h>
-
 #include "client/chat.h"
+#include "mesh/table.h"
 
 #define CLIENT_CHAT_LISTED 1000 /* numbers that /open takes */
 
@@ -48,8 +47,8 @@ struct client_chat {
     bool offline;
     char open[MESH_ID_MAX + 1];      /* the open chat, empty: none, or a direct one that does not exist yet: */
     char open_peer[MESH_ID_MAX + 1]; /* with this user */
-    zhashx_t *rooms;                 /* id -> client_room */
-    zhashx_t *own;                   /* client_msg_id of lines whose inbox entry has not come -> its copy */
+    mesh_table *rooms;               /* id -> client_room */
+    mesh_table *own;                 /* client_msg_id of lines whose inbox entry has not come -> its copy */
     client_ask *asks;
     char listed[CLIENT_CHAT_LISTED][MESH_ID_MAX + 1]; /* ids in the order of the last list */
     size_t n_listed;
@@ -57,6 +56,7 @@ struct client_chat {
 };
 
 /* chat.c */
+void client_chat_disown(client_chat *chat, const char *msg_id); /* a line of ours is not waited for any more */
 mesh_buf *client_chat_begin(client_chat *chat); /* start a line in the chat's buffer; client_chat_end prints it */
 void client_chat_end(client_chat *chat);
 void client_chat_say(client_chat *chat, const char *format, ...) __attribute__((format(printf, 2, 3)));

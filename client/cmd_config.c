@@ -13,7 +13,11 @@ static void print_nodes(const mesh_conf *conf)
 {
     for (size_t i = 0; i < mesh_conf_nodes(conf); i++) {
         const mesh_node_conf *node = mesh_conf_node(conf, (mesh_peer)i);
-        printf("%s %s %s\n", node->name, mesh_role_name(node->role), node->endpoint);
+        printf("%s %s %s", node->name, mesh_role_name(node->role), node->endpoint);
+        if (node->role == MESH_STORE) {
+            printf(" %u", node->shard);
+        }
+        putchar('\n');
     }
 }
 
@@ -73,7 +77,7 @@ int client_cmd_config(int argc, char **argv)
     const char *words[3] = { NULL, NULL, NULL };
     const client_args args = { "parley config check FILE | show FILE | nodes FILE | get FILE SECTION.KEY | defaults",
                                "check: is FILE good for a cluster, are the edges' files there?  show: every setting in "
-                               "force  nodes: name, role and endpoint of each  get: one value\n"
+                               "force  nodes: name, role and endpoint of each, and a store's shard  get: one value\n"
                                "defaults: every setting with its default",
                                options,
                                words,

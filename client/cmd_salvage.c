@@ -31,20 +31,57 @@ static mesh_conf *find_conf(const char *path, const char *from)
     return conf;
 }
 
+/* What an operator should know before anything else. */
+static void say_first(const mesh_conf *conf)
+{
+    mesh_peer stores[MESH_REPLICAS_MAX];
+    for (size_t shard = 0; shard < mesh_conf_shards(conf); shard++) {
+        if (mesh_conf_stores(conf, (uint32_t)shard, stores) > 1) {
+            puts(
+                "note: a single bad replica needs no salvage: move its directory away and start the store, and its\n"
+                "peers rebuild it. This is for a shard of which no other replica is left. The copy becomes a group of\n"
+                "one; the other stores of the shard then begin with empty directories and join it.");
+            fflush(stdout);
+            return;
+        }
+    }
+}
+
+static int salvage(const char *const words[2], const store_salvage_replica *replica, FILE *acks)
+{
+    if (!replica->conf) {
+        fputs("without the cluster's config the end of the log is not applied: what it holds counts as missing; and\n"
+              "the copy of one of several replicas stays one, which cannot lead alone\n",
+              stderr);
+    } else {
+        say_first(replica->conf);
+    }
+    mesh_err err = store_salvage_run(words[0], words[1], replica->conf ? store_salvage_replay_replica : NULL,
+                                     (void *)(uintptr_t)replica, acks, stdout);
+    if (err != MESH_OK) {
+        client_args_fail("%s could not be salvaged: %s", words[0], mesh_err_name(err));
+    }
+    return err == MESH_OK ? 0 : 1;
+}
+
 int client_cmd_salvage(int argc, char **argv)
 {
-    const char *acks_path = NULL, *conf_path = NULL;
+    const char *acks_path = NULL, *conf_path = NULL, *node = NULL, *unproven = "keep";
     const char *words[2];
     const client_option options[] = {
         { "acks", "FILE", "lines `chat seq` of what was acked, recorded elsewhere: is it there?", &acks_path },
         { "conf", "FILE", "the cluster's config (cluster.conf beside FROM): with it the end of the log is applied",
           &conf_path },
+        { "node", "NAME", "the store FROM is of (what the data says; else FROM's last part)", &node },
+        { "unproven", "keep|cut", "of one of several replicas: entries that may or may not have been committed (keep)",
+          &unproven },
         { NULL, NULL, NULL, NULL },
     };
     const client_args args = {
-        "parley store salvage FROM TO [--acks FILE]",
+        "parley store salvage FROM TO [--acks FILE] [--unproven keep|cut]",
         "Copies the stopped store FROM to TO, cuts an incomplete last record off the copy, and reports what was acked\n"
-        "and cannot be found. FROM is not touched.",
+        "and cannot be found. FROM is not touched. A single bad replica needs no salvage: its peers rebuild it. When\n"
+        "all replicas of a shard are lost, the copy of one becomes a group of one, which the others join empty.",
         options,
         words,
         2,
@@ -54,24 +91,23 @@ int client_cmd_salvage(int argc, char **argv)
     if (client_args_parse(&args, argc, argv, &code) < 0) {
         return code;
     }
+    if (strcmp(unproven, "keep") != 0 && strcmp(unproven, "cut") != 0) {
+        return client_args_fail("--unproven is keep or cut, not %s", unproven);
+    }
     FILE *acks = NULL;
     if (acks_path && !(acks = fopen(acks_path, "re"))) {
         return client_args_fail("%s: %s", acks_path, strerror(errno));
     }
     mesh_conf *conf = find_conf(conf_path, words[0]);
-    if (!conf) {
-        fputs("without the cluster's config the end of the log is not applied: what it holds counts as missing\n",
-              stderr);
-    }
-    mesh_err err = store_salvage_run(words[0], words[1], conf ? store_salvage_replay_core : NULL, conf, acks, stdout);
+    store_salvage_replica replica = {
+        .conf = conf, .node = node, .from = words[0], .cut = strcmp(unproven, "cut") == 0, .report = stdout
+    };
+    code = salvage(words, &replica, acks);
     mesh_conf_destroy(&conf);
     if (acks) {
         fclose(acks);
     }
-    if (err != MESH_OK) {
-        client_args_fail("%s could not be salvaged: %s", words[0], mesh_err_name(err));
-    }
-    return err == MESH_OK ? 0 : 1;
+    return code;
 }
 
 int client_cmd_new_era(int argc, char **argv)

@@ -149,7 +149,13 @@ static bool all_inproc(const mesh_conf *conf)
 static mesh_conf *prepare(const char *dir, int64_t port)
 {
     char why[512];
-    client_data_plan plan = { dir, 1, 1, port ? (int)port : 8080, true };
+    client_data_plan plan = { .dir = dir,
+                              .edges = 1,
+                              .routers = 1,
+                              .shards = 1,
+                              .replicas = 1,
+                              .port = port ? (int)port : 8080,
+                              .one_process = true };
     mesh_err err = client_data_exists(dir, "cluster.conf") ? MESH_OK : client_data_make(&plan, why, sizeof why);
     if (err != MESH_OK) {
         client_args_fail("%s", why);

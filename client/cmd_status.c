@@ -13,6 +13,7 @@
 #include "client/args.h"
 #include "client/cmd.h"
 #include "client/data.h"
+#include "client/metrics.h"
 #include "mesh/alloc.h"
 #include "mesh/link.h"
 #include "mesh/log.h"
@@ -35,26 +36,7 @@ typedef struct asked {
 
 /* ---- metrics ---- */
 
-/* Sum of the samples of a metric, of those with label in their labels if it is not NULL. */
-static uint64_t metric(const char *text, const char *name, const char *label)
-{
-    uint64_t sum = 0;
-    size_t n = strlen(name);
-    for (const char *line = text; line && *line; line = strchr(line, '\n'), line += line != NULL) {
-        const char *end = line + strcspn(line, "\n");
-        const char *space = memchr(line, '}', (size_t)(end - line));
-        if (strncmp(line, name, n) != 0 || line[n] != '{' || !space) {
-            continue;
-        }
-        const char *at = label ? strstr(line, label) : line;
-        if (at && at < end) {
-            sum += strtoull(space + 1, NULL, 10);
-        }
-    }
-    return sum;
-}
-
-static void print_metrics(mesh_role role, const char *text)
+static void print_metrics(const mesh_node_conf *node, const char *text)
 {
     static const struct {
         mesh_role role;
@@ -66,15 +48,19 @@ static void print_metrics(mesh_role role, const char *text)
         { MESH_ROUTER, "parley_router_sessions", "sessions" },
         { MESH_ROUTER, "parley_router_inflight", "inflight" },
         { MESH_ROUTER, "parley_router_live_total", "live" },
+        { MESH_STORE, "parley_store_leader", "leader" },
         { MESH_STORE, "parley_store_ring_epoch", "epoch" },
         { MESH_STORE, "parley_store_ring_routers", "routers" },
         { MESH_STORE, "parley_store_messages_total", "messages" },
         { MESH_STORE, "parley_store_outbox_items", "outbox" },
         { MESH_STORE, "parley_store_kv_syncs_total", "syncs" },
     };
+    if (node->role == MESH_STORE) {
+        printf("  shard %u", node->shard);
+    }
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        if (rows[i].role == role) {
-            printf("  %s %" PRIu64, rows[i].shown, metric(text, rows[i].metric, NULL));
+        if (rows[i].role == node->role) {
+            printf("  %s %" PRIu64, rows[i].shown, client_metrics_sum(text, rows[i].metric, NULL));
         }
     }
 }
@@ -244,7 +230,7 @@ static int print_all(const asked *a)
         }
         printf("%-10s %-7s %s", node->name, mesh_role_name(node->role), a->texts[i] ? "up  " : "down");
         if (a->texts[i]) {
-            print_metrics(node->role, a->texts[i]);
+            print_metrics(node, a->texts[i]);
         } else {
             down++;
         }

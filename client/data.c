@@ -85,8 +85,9 @@ static mesh_err make_dirs(const char *dir)
     return err;
 }
 
+/* shard: of a store; -1 for the others. */
 static mesh_err put_node(mesh_buf *text, const client_data_plan *plan, const char *keys, const char *role,
-                         const char *name, int port)
+                         const char *name, int port, int shard)
 {
     char public_key[41] = "";
     mesh_err err = plan->one_process ? MESH_OK : mesh_link_make_key(keys, name, public_key);
@@ -102,28 +103,39 @@ static mesh_err put_node(mesh_buf *text, const client_data_plan *plan, const cha
     if (public_key[0]) {
         mesh_buf_printf(text, "        public_key = \"%s\"\n", public_key);
     }
-    if (strcmp(role, "store") == 0) {
-        mesh_buf_puts(text, "        shard = 0\n");
+    if (shard >= 0) {
+        mesh_buf_printf(text, "        shard = %d\n", shard);
     }
     return MESH_OK;
+}
+
+/* n nodes of a role, the first at port; 0: they do not listen. per_shard: how many of them make a shard; 0: none. */
+static mesh_err put_role(mesh_buf *text, const client_data_plan *plan, const char *keys, const char *role, unsigned n,
+                         int port, unsigned per_shard)
+{
+    mesh_err err = MESH_OK;
+    for (unsigned i = 0; i < n && err == MESH_OK; i++) {
+        char name[MESH_NODE_NAME_MAX + 1];
+        snprintf(name, sizeof name, "%s%u", role, i + 1);
+        err = put_node(text, plan, keys, role, name, port > 0 ? port + (int)i : 0,
+                       per_shard > 0 ? (int)(i / per_shard) : -1);
+    }
+    return err;
 }
 
 static mesh_err put_nodes(mesh_buf *text, const client_data_plan *plan, const char *keys)
 {
     int base = plan->port < 60000 ? plan->port + PORTS_ABOVE : plan->port - PORTS_ABOVE;
+    unsigned stores = plan->shards * plan->replicas;
     mesh_buf_puts(text, "node\n");
-    mesh_err err = put_node(text, plan, keys, "store", "store1", base);
-    for (unsigned i = 1; i <= plan->routers && err == MESH_OK; i++) {
-        char name[MESH_NODE_NAME_MAX + 1];
-        snprintf(name, sizeof name, "router%u", i);
-        err = put_node(text, plan, keys, "router", name, base + (int)i);
+    mesh_err err = put_role(text, plan, keys, "store", stores, base, plan->replicas);
+    if (err == MESH_OK) {
+        err = put_role(text, plan, keys, "router", plan->routers, base + (int)stores, 0);
     }
-    for (unsigned i = 1; i <= plan->edges && err == MESH_OK; i++) {
-        char name[MESH_NODE_NAME_MAX + 1];
-        snprintf(name, sizeof name, "edge%u", i);
-        err = put_node(text, plan, keys, "edge", name, 0);
+    if (err == MESH_OK) {
+        err = put_role(text, plan, keys, "edge", plan->edges, 0, 0);
     }
-    return err == MESH_OK && !plan->one_process ? put_node(text, plan, keys, "operator", "operator", 0) : err;
+    return err == MESH_OK && !plan->one_process ? put_node(text, plan, keys, "operator", "operator", 0, -1) : err;
 }
 
 bool client_data_web_dir(char *out, size_t size)

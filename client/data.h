@@ -2,7 +2,7 @@
  *
  *   cluster.conf      nodes and settings (mesh/conf.h)
  *   token.key         the key of the users' tokens: 32 random bytes in hex, mode 0600
- *   keys/<node>.key   secret keys of the nodes; operator.key is for `parley status`
+ *   keys/<node>.key   secret keys of the nodes; operator.key is for `parley status` and `parley backup`
  *   <store>/          a store's database */
 #ifndef CLIENT_DATA_H
 #define CLIENT_DATA_H
@@ -16,8 +16,10 @@ typedef struct client_data_plan {
     const char *dir;
     unsigned edges;
     unsigned routers;
-    int port;         /* of the edges, shared */
-    bool one_process; /* nodes talk over inproc, without keys */
+    unsigned shards;
+    unsigned replicas; /* stores of each shard: 1, 3 or 5 */
+    int port;          /* of the edges, shared */
+    bool one_process;  /* nodes talk over inproc, without keys */
 } client_data_plan;
 
 /* dir/name. Yours. */

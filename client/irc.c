@@ -159,22 +159,28 @@ mesh_err client_irc_nick(const char *id, char out[MESH_ID_MAX + 1])
 
 /* ---- a log ---- */
 
+typedef struct nick_user {
+    size_t user;
+    char nick[CLIENT_IRC_NICK_MAX + 1]; /* its own: entries move while the log grows */
+} nick_user;
+
 typedef struct reader {
     client_irc_log log;
     size_t users_cap;
     size_t entries_cap;
-    zhashx_t *first; /* first nick -> user index + 1 */
-    zhashx_t *live;  /* nick in use -> user index + 1 */
+    mesh_table *first; /* first nick -> nick_user */
+    mesh_table *live;  /* nick in use -> nick_user */
 } reader;
 
-static void *index_item(size_t i)
+static void set_nick(mesh_table *nicks, const char *nick, size_t user)
 {
-    return (void *)(uintptr_t)(i + 1);
-}
-
-static size_t item_index(const void *item)
-{
-    return (size_t)(uintptr_t)item - 1;
+    nick_user *n = mesh_table_get(nicks, mesh_table_str(nick));
+    if (!n) {
+        n = mesh_alloc(sizeof *n);
+        snprintf(n->nick, sizeof n->nick, "%s", nick);
+        mesh_table_put(nicks, mesh_table_str(n->nick), n);
+    }
+    n->user = user;
 }
 
 static mesh_err add_user(reader *r, const char *nick, size_t *user_p)
@@ -192,24 +198,24 @@ static mesh_err add_user(reader *r, const char *nick, size_t *user_p)
     }
     *user_p = log->n_users;
     log->users[log->n_users++] = user;
-    zhashx_update(r->first, nick, index_item(*user_p));
+    set_nick(r->first, nick, *user_p);
     return MESH_OK;
 }
 
 static mesh_err who_is(reader *r, const char *nick, size_t *user_p)
 {
-    void *item = zhashx_lookup(r->live, nick);
-    if (!item) {
-        item = zhashx_lookup(r->first, nick);
+    const nick_user *known = mesh_table_get(r->live, mesh_table_str(nick));
+    if (!known) {
+        known = mesh_table_get(r->first, mesh_table_str(nick));
     }
     mesh_err err = MESH_OK;
-    if (item) {
-        *user_p = item_index(item);
+    if (known) {
+        *user_p = known->user;
     } else {
         err = add_user(r, nick, user_p);
     }
     if (err == MESH_OK) {
-        zhashx_update(r->live, nick, index_item(*user_p));
+        set_nick(r->live, nick, *user_p);
     }
     return err;
 }
@@ -237,14 +243,14 @@ static mesh_err add_line(reader *r, const client_irc_line *line)
         err = who_is(r, entry.nick, &entry.user);
     }
     if (err == MESH_OK && line->kind == CLIENT_IRC_RENAME) {
-        zhashx_delete(r->live, entry.nick);
+        free(mesh_table_remove(r->live, mesh_table_str(entry.nick)));
         err = nick_string(line->text, entry.nick);
     }
     if (err != MESH_OK) {
         return err;
     }
     if (line->kind == CLIENT_IRC_RENAME) {
-        zhashx_update(r->live, entry.nick, index_item(entry.user));
+        set_nick(r->live, entry.nick, entry.user);
         log->renames++;
     } else {
         entry.text = mesh_alloc(line->text.size + 1);
@@ -287,19 +293,20 @@ static mesh_err read_lines(reader *r, mesh_slice bytes, char *why, size_t why_si
     return MESH_OK;
 }
 
-static zhashx_t *nick_table(void)
+static void nicks_destroy(mesh_table **nicks_p)
 {
-    zhashx_t *table = zhashx_new(); /* its own copies of the nicks: entries move while the log grows */
-    assert(table);
-    return table;
+    for (nick_user *n; (n = mesh_table_take(*nicks_p));) {
+        free(n);
+    }
+    mesh_table_destroy(nicks_p);
 }
 
 mesh_err client_irc_read(mesh_slice bytes, client_irc_log *log, char *why, size_t why_size)
 {
-    reader r = { .first = nick_table(), .live = nick_table() };
+    reader r = { .first = mesh_table_new(NULL), .live = mesh_table_new(NULL) };
     mesh_err err = read_lines(&r, bytes, why, why_size);
-    zhashx_destroy(&r.first);
-    zhashx_destroy(&r.live);
+    nicks_destroy(&r.first);
+    nicks_destroy(&r.live);
     if (err == MESH_OK) {
         *log = r.log;
     } else {

@@ -33,7 +33,7 @@ static void on_message(void *arg, const Client__Message *m)
 {
     client_replay_person *p = arg;
     client_replay *r = p->replay;
-    client_replay_group *g = zhashx_lookup(r->by_chat, m->chat);
+    client_replay_group *g = mesh_table_get(r->by_chat, mesh_table_str(m->chat));
     r->moved = true;
     if (!g || m->kind != CLIENT__ENTRY_KIND__ENTRY_KIND_TEXT) {
         return;
@@ -126,7 +126,9 @@ static void on_answer(void *arg, uint64_t id, const Client__Event *event)
                 return;
             }
             snprintf(g->chat, sizeof g->chat, "%s", event->ack->chat);
-            zhashx_update(r->by_chat, g->chat, g);
+            if (!mesh_table_get(r->by_chat, mesh_table_str(g->chat))) {
+                mesh_table_put(r->by_chat, mesh_table_str(g->chat), g);
+            }
             return;
         }
         if (id == g->send_id && g->next < g->log.n_entries && r->people[g->people[g->log.entries[g->next].user]] == p) {
@@ -347,8 +349,8 @@ client_replay *client_replay_new(const client_replay_conf *conf, mesh_ms now)
     client_replay *r = mesh_alloc(sizeof *r);
     r->conf = *conf;
     r->rand.state = conf->seed;
-    r->by_id = mesh_table_str();
-    r->by_chat = mesh_table_str();
+    r->by_id = mesh_table_new_seeded(conf->seed);
+    r->by_chat = mesh_table_new_seeded(conf->seed);
     r->progress_at = now;
     return r;
 }
@@ -372,13 +374,13 @@ static client_replay_person *add_person(client_replay *r, const client_irc_user 
     free(token);
     r->people = mesh_realloc(r->people, (r->n_people + 1) * sizeof *r->people);
     r->people[r->n_people++] = p;
-    zhashx_update(r->by_id, p->user.id, p);
+    mesh_table_put(r->by_id, mesh_table_str(p->user.id), p);
     return p;
 }
 
 static size_t person_index(client_replay *r, const client_irc_user *user)
 {
-    const client_replay_person *p = zhashx_lookup(r->by_id, user->id);
+    const client_replay_person *p = mesh_table_get(r->by_id, mesh_table_str(user->id));
     if (!p) {
         return add_person(r, user) ? r->n_people - 1 : NONE;
     }
@@ -446,8 +448,8 @@ void client_replay_destroy(client_replay **r_p)
         client_conn_close(&r->people[i]->conn);
         free(r->people[i]);
     }
-    zhashx_destroy(&r->by_id);
-    zhashx_destroy(&r->by_chat);
+    mesh_table_destroy(&r->by_id);
+    mesh_table_destroy(&r->by_chat);
     free(r->people);
     free(r->groups);
     free(r);

@@ -50,7 +50,7 @@ static bool expect_row(client_replay *r, client_replay_group *g, char *row)
             return false;
         }
     }
-    const client_replay_person *who = zhashx_lookup(r->by_id, cell[1]);
+    const client_replay_person *who = mesh_table_get(r->by_id, mesh_table_str(cell[1]));
     bool action = strcmp(cell[3], "action") == 0;
     if (row || strtoull(cell[0], NULL, 10) != g->n_expect || g->n_expect >= g->log.lines || !who ||
         strlen(cell[2]) > CLIENT_IRC_NICK_MAX || (!action && strcmp(cell[3], "text") != 0)) {

@@ -5,6 +5,7 @@
 
 #include "client/replay.h"
 #include "mesh/rand.h"
+#include "mesh/table.h"
 
 #define CLIENT_REPLAY_ACTION "text/x-irc-action"
 
@@ -58,10 +59,10 @@ struct client_replay {
     mesh_rand rand;
     client_replay_person **people;
     size_t n_people;
-    zhashx_t *by_id; /* user id -> person */
+    mesh_table *by_id; /* user id -> person */
     client_replay_group *groups;
     size_t n_groups;
-    zhashx_t *by_chat; /* chat id -> group */
+    mesh_table *by_chat; /* chat id -> group */
     mesh_ms progress_at;
     mesh_ms play_at;
     uint64_t started; /* lines sent, for the speed */

@@ -57,13 +57,21 @@ client_session *client_session_new(const client_session_conf *conf, const client
     return s;
 }
 
+void client_session_forget(client_session *s)
+{
+    for (void *mark; s->marks && (mark = mesh_table_take(s->marks));) {
+        free(mark);
+    }
+    mesh_table_destroy(&s->marks);
+}
+
 void client_session_destroy(client_session **s_p)
 {
     client_session *s = *s_p;
     if (!s) {
         return;
     }
-    zhashx_destroy(&s->marks);
+    client_session_forget(s);
     client_requests_fini(&s->requests);
     mesh_buf_fini(&s->out);
     free(s->token);

@@ -74,26 +74,18 @@ static void on_welcome(client_session *s, const Client__Welcome *welcome)
     }
 }
 
-static void mark_free(void **mark_p)
-{
-    free(*mark_p);
-    *mark_p = NULL;
-}
-
 /* False: this (chat, seq) was told before. */
 static bool mark_seen(client_session *s, const char *chat, uint64_t seq)
 {
     if (!s->marks) {
-        s->marks = mesh_table_str();
-        zhashx_set_destructor(s->marks, mark_free);
+        s->marks = mesh_table_new_seeded(s->rand.state);
     }
-    client_mark *mark = zhashx_lookup(s->marks, chat);
+    client_mark *mark = mesh_table_get(s->marks, mesh_table_str(chat));
     if (!mark) {
         size_t size = strlen(chat) + 1;
         mark = mesh_alloc(sizeof *mark + size);
         memcpy(mark->chat, chat, size);
-        int rc = zhashx_insert(s->marks, mark->chat, mark);
-        assert(rc == 0);
+        mesh_table_put(s->marks, mesh_table_str(mark->chat), mark);
     }
     bool fresh = seq > mark->seq;
     if (fresh) {
@@ -133,7 +125,7 @@ static void on_message(client_session *s, const Client__Message *m, mesh_ms now)
 static void on_resync(client_session *s, const Client__Resync *resync)
 {
     if (!s->cursor.known || s->cursor.era != resync->era) {
-        zhashx_destroy(&s->marks); /* seqs of another era say nothing */
+        client_session_forget(s); /* seqs of another era say nothing */
     }
     s->cursor = (client_cursor){ true, resync->era, resync->inbox_seq };
     s->acked = resync->inbox_seq;

@@ -3,11 +3,10 @@
 #ifndef CLIENT_SESSION_PRIV_H
 #define CLIENT_SESSION_PRIV_H
 
-#include <czmq.h>
-
 #include "client/requests.h"
 #include "client/session.h"
 #include "mesh/rand.h"
+#include "mesh/table.h"
 
 #define CLIENT_HEARTBEAT_MS 30000 /* until welcome says otherwise */
 #define CLIENT_WHY_MAX 160
@@ -30,7 +29,7 @@ struct client_session {
     mesh_rand rand;
     uint64_t next_id;
     client_cursor cursor;
-    zhashx_t *marks; /* chat -> client_mark; made with the first message */
+    mesh_table *marks; /* chat -> client_mark; made with the first message */
     client_requests requests;
     mesh_buf out; /* frames ready to leave */
     uint64_t hello_id;
@@ -61,6 +60,7 @@ struct client_session {
 void client_session_move(client_session *s, client_state to);
 /* The connection is of no more use: the transport shall close it; connect again at connect_at. */
 void client_session_give_up(client_session *s, const char *why, mesh_ms connect_at);
+void client_session_forget(client_session *s);                              /* the marks */
 void client_session_end(client_session *s, uint32_t code, const char *why); /* for good */
 mesh_ms client_session_draw(client_session *s, mesh_ms limit);              /* 0..limit */
 mesh_ms client_session_backoff(client_session *s); /* how long to wait after one more failure */

@@ -16,14 +16,14 @@ struct edge_address {
 };
 
 struct edge_address_table {
-    zhashx_t *by_name;
+    mesh_table *by_name;
     size_t max_per_address;
 };
 
 edge_address_table *edge_address_new(size_t max_per_address)
 {
     edge_address_table *table = mesh_alloc(sizeof *table);
-    table->by_name = mesh_table_str();
+    table->by_name = mesh_table_new(NULL);
     table->max_per_address = max_per_address;
     return table;
 }
@@ -32,8 +32,8 @@ void edge_address_destroy(edge_address_table **table_p)
 {
     edge_address_table *table = *table_p;
     if (table) {
-        assert(zhashx_size(table->by_name) == 0);
-        zhashx_destroy(&table->by_name);
+        assert(mesh_table_size(table->by_name) == 0);
+        mesh_table_destroy(&table->by_name);
         free(table);
         *table_p = NULL;
     }
@@ -67,14 +67,13 @@ mesh_err edge_address_hold(edge_address_table *table, const struct sockaddr *pee
 {
     edge_address wanted = { .sockets = 0 };
     describe(peer, &wanted);
-    edge_address *address = zhashx_lookup(table->by_name, wanted.name);
+    edge_address *address = mesh_table_get(table->by_name, mesh_table_str(wanted.name));
     if (address && address->sockets >= table->max_per_address) {
         return MESH_FULL;
     }
     if (!address) {
         address = mesh_memdup(&wanted, sizeof wanted);
-        int rc = zhashx_insert(table->by_name, address->name, address);
-        assert(rc == 0);
+        mesh_table_put(table->by_name, mesh_table_str(address->name), address);
     }
     address->sockets++;
     *address_p = address;
@@ -85,7 +84,7 @@ void edge_address_drop(edge_address_table *table, edge_address *address)
 {
     assert(address->sockets > 0);
     if (--address->sockets == 0) {
-        zhashx_delete(table->by_name, address->name);
+        mesh_table_remove(table->by_name, mesh_table_str(address->name));
         free(address);
     }
 }
@@ -97,5 +96,5 @@ bool edge_address_loopback(const edge_address *address)
 
 size_t edge_address_count(const edge_address_table *table)
 {
-    return zhashx_size(table->by_name);
+    return mesh_table_size(table->by_name);
 }

@@ -31,8 +31,8 @@ edge_core *edge_core_new(const edge_core_conf *conf, mesh_time now)
     core->stats = edge_stat_new();
     core->arena = mesh_arena_new();
     core->peers = mesh_alloc(mesh_conf_nodes(conf->conf) * sizeof *core->peers);
-    core->sessions = mesh_table_u64();
-    core->requests = mesh_table_u64();
+    core->sessions = mesh_table_new(mesh_conf_hash_key(conf->conf));
+    core->requests = mesh_table_new(mesh_conf_hash_key(conf->conf));
     core->last_corr = mesh_rand_next(&core->rand);
     core->tick = now.mono / EDGE_TICK_MS;
     TAILQ_INIT(&core->all);
@@ -71,7 +71,7 @@ static void session_destroy(edge_core *core, edge_session *s)
     leave_ready(core, s);
     edge_timer_remove(core, s);
     TAILQ_REMOVE(&core->all, s, all);
-    zhashx_delete(core->sessions, &s->id);
+    mesh_table_remove(core->sessions, mesh_table_u64(&s->id));
     edge_session_drop_queue(s);
     free(s->token);
     free(s->user);
@@ -89,8 +89,8 @@ void edge_core_destroy(edge_core **core_p)
     for (edge_session *s = TAILQ_FIRST(&core->all); s != NULL; s = TAILQ_FIRST(&core->all)) {
         session_destroy(core, s);
     }
-    zhashx_destroy(&core->requests);
-    zhashx_destroy(&core->sessions);
+    mesh_table_destroy(&core->requests);
+    mesh_table_destroy(&core->sessions);
     edge_codec_push_fini(&core->push);
     free(core->peers);
     mesh_arena_destroy(&core->arena);
@@ -102,12 +102,12 @@ void edge_core_destroy(edge_core **core_p)
 
 edge_session *edge_core_find(const edge_core *core, edge_session_id id)
 {
-    return zhashx_lookup(core->sessions, &id);
+    return mesh_table_get(core->sessions, mesh_table_u64(&id));
 }
 
 size_t edge_core_sessions(const edge_core *core)
 {
-    return zhashx_size(core->sessions);
+    return mesh_table_size(core->sessions);
 }
 
 mesh_stats *edge_core_stats(edge_core *core)
@@ -140,8 +140,7 @@ mesh_err edge_core_open(edge_core *core, edge_codec_kind codec, const char *toke
     edge_limit_init(&s->limit, core->burst, now.mono);
     edge_limit_init(&s->patience, EDGE_LIMITED_MAX, now.mono);
     TAILQ_INIT(&s->requests);
-    int rc = zhashx_insert(core->sessions, &s->id, s);
-    assert(rc == 0);
+    mesh_table_put(core->sessions, mesh_table_u64(&s->id), s);
     TAILQ_INSERT_TAIL(&core->all, s, all);
     TAILQ_INSERT_TAIL(&core->wheel[0], s, wheel);
     edge_timer_place(core, s, now);
@@ -450,6 +449,9 @@ void edge_core_message(edge_core *core, mesh_peer from, const Mesh__Msg *msg, me
         take_ring(core, msg->ring, now);
         break;
     case MESH__MSG__BODY_LIVE:
+        if (msg->trace != 0) {
+            mesh_log(MESH_DEBUG, "live", "trace=%016" PRIx64 " targets=%zu", msg->trace, msg->live->n_targets);
+        }
         edge_downlink_live(core, from, msg->live, now);
         break;
     case MESH__MSG__BODY_SESSION_HEADS:

@@ -14,6 +14,7 @@
 
 #include "edge/listener.h"
 #include "edge/ws.h"
+#include "mesh/fault.h"
 #include "mesh/link.h"
 #include "mesh/log.h"
 #include "mesh/rand.h"
@@ -40,9 +41,31 @@ typedef struct serve {
 
 /* ---- between link and core ---- */
 
+/* An operator's order, handed on by a router. */
+static void operate(serve *s, mesh_peer from, const Mesh__Msg *msg)
+{
+    bool drain = msg->operate->op == MESH__OPERATE_OP__OPERATE_DRAIN && strcmp(msg->operate->node, s->name) == 0;
+    Mesh__Done done = MESH__DONE__INIT;
+    Mesh__Fault fault = MESH__FAULT__INIT;
+    fault.code = FAULT_UNKNOWN_TYPE;
+    MESH_MSG(yes, DONE, done, &done);
+    MESH_MSG(no, FAULT, fault, &fault);
+    Mesh__Msg *answer = drain ? &yes : &no;
+    answer->corr = msg->corr;
+    mesh_out_put(s->out, from, answer);
+    if (drain) {
+        mesh_log(MESH_INFO, "drained_by", "way=%s", mesh_conf_node(s->conf, from)->name);
+        mesh_loop_stop_all();
+    }
+}
+
 static void on_message(void *arg, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now)
 {
     serve *s = arg;
+    if (msg->body_case == MESH__MSG__BODY_OPERATE) {
+        operate(s, from, msg);
+        return;
+    }
     edge_core_message(s->core, from, msg, packed, now, s->out);
 }
 

@@ -99,9 +99,9 @@ struct edge_core {
     edge_codec_push push;
     edge_peer_state *peers; /* by peer */
 
-    zhashx_t *sessions; /* by id; owns nothing: `all` does */
+    mesh_table *sessions; /* by id; owns nothing: `all` does */
     struct edge_session_list all, ready, attach_queue, ack_queue;
-    zhashx_t *requests;                 /* by corr */
+    mesh_table *requests;               /* by corr */
     struct edge_request_list waiting;   /* of clients, oldest first, which is also by deadline */
     struct edge_request_list attaching; /* attaches, oldest first */
     uint64_t last_corr;

@@ -46,8 +46,7 @@ edge_request *edge_table_ask(edge_core *core, edge_session *s, uint64_t client_i
     r->peer = peer;
     mesh_ms ttl = is_attach(r) ? EDGE_ATTACH_MS : core->ttl_ms;
     r->deadline = now.mono + ttl;
-    int rc = zhashx_insert(core->requests, &r->corr, r);
-    assert(rc == 0);
+    mesh_table_put(core->requests, mesh_table_u64(&r->corr), r);
     if (is_attach(r)) {
         TAILQ_INSERT_TAIL(&core->attaching, r, age);
     } else {
@@ -75,12 +74,12 @@ void edge_table_log(const edge_request *r, const char *kind, uint32_t fault)
 
 edge_request *edge_table_find(const edge_core *core, uint64_t corr)
 {
-    return zhashx_lookup(core->requests, &corr);
+    return mesh_table_get(core->requests, mesh_table_u64(&corr));
 }
 
 void edge_table_remove(edge_core *core, edge_request *r)
 {
-    zhashx_delete(core->requests, &r->corr);
+    mesh_table_remove(core->requests, mesh_table_u64(&r->corr));
     if (is_attach(r)) {
         TAILQ_REMOVE(&core->attaching, r, age);
     } else {

@@ -82,8 +82,8 @@ struct edge_ws {
     struct lws_vhost *vhost;
     struct lws_protocols protocols[3];
     lws_retry_bo_t no_validity_timers;
-    zhashx_t *sockets; /* session id -> socket_state */
-    zhashx_t *blocked; /* the same, of those that wait for WRITEABLE with something to write */
+    mesh_table *sockets; /* session id -> socket_state */
+    mesh_table *blocked; /* the same, of those that wait for WRITEABLE with something to write */
     mesh_ms look_at;
     struct socket_list closing; /* the one that waits longest first */
     size_t open;
@@ -107,8 +107,8 @@ static void leave_core(edge_ws *ws, socket_state *s, mesh_time now)
 {
     if (s->id != 0) {
         edge_session_id id = s->id;
-        zhashx_delete(ws->sockets, &s->id);
-        zhashx_delete(ws->blocked, &s->id);
+        mesh_table_remove(ws->sockets, mesh_table_u64(&s->id));
+        mesh_table_remove(ws->blocked, mesh_table_u64(&s->id));
         s->waiting = 0;
         s->id = 0;
         edge_partial_drop(&ws->partials, &s->partial);
@@ -192,16 +192,18 @@ static bool write_piece(edge_ws *ws, socket_state *s, mesh_slice pending, mesh_t
 
 static void block(edge_ws *ws, socket_state *s)
 {
-    s->waiting = 1;
     lws_callback_on_writable(s->wsi);
-    (void)zhashx_insert(ws->blocked, &s->id, s); /* may be there */
+    if (!s->waiting) {
+        s->waiting = 1;
+        mesh_table_put(ws->blocked, mesh_table_u64(&s->id), s);
+    }
 }
 
 static void unblock(edge_ws *ws, socket_state *s)
 {
     if (s->waiting) {
         s->waiting = 0;
-        zhashx_delete(ws->blocked, &s->id);
+        mesh_table_remove(ws->blocked, mesh_table_u64(&s->id));
     }
 }
 
@@ -233,8 +235,7 @@ static void write_pending(edge_ws *ws, socket_state *s, mesh_time now)
 /* A blocked socket may never become writable again, so its verdict has to be asked for. */
 static void look_at_blocked(edge_ws *ws, mesh_time now)
 {
-    zlistx_t *sockets = zhashx_values(ws->blocked);
-    for (socket_state *s = zlistx_first(sockets); s; s = zlistx_next(sockets)) {
+    for (socket_state *s = mesh_table_first(ws->blocked); s; s = mesh_table_next(ws->blocked)) {
         uint16_t code = 0;
         const char *reason = NULL;
         mesh_slice pending = edge_core_pending(ws->conf.core, s->id, &code, &reason);
@@ -242,7 +243,6 @@ static void look_at_blocked(edge_ws *ws, mesh_time now)
             start_close(ws, s, code, reason, now);
         }
     }
-    zlistx_destroy(&sockets);
 }
 
 /* lws keeps its timeouts in one list that is searched from its start: a timeout for each of many closing sockets would
@@ -262,7 +262,7 @@ static mesh_ms kill_closing(edge_ws *ws, mesh_ms now)
 mesh_ms edge_ws_tick(edge_ws *ws, mesh_time now)
 {
     mesh_ms next = kill_closing(ws, now.mono);
-    if (zhashx_size(ws->blocked) == 0) {
+    if (mesh_table_size(ws->blocked) == 0) {
         ws->look_at = MESH_NEVER;
     } else if (ws->look_at == MESH_NEVER) {
         ws->look_at = now.mono + EDGE_WS_LOOK_MS;
@@ -278,7 +278,7 @@ void edge_ws_flush(edge_ws *ws, mesh_time now)
     edge_session_id id;
     ws->turn++;
     while (edge_core_next_ready(ws->conf.core, &id)) {
-        socket_state *s = zhashx_lookup(ws->sockets, &id);
+        socket_state *s = mesh_table_get(ws->sockets, mesh_table_u64(&id));
         if (!s) {
             edge_core_closed(ws->conf.core, id, now, ws->conf.out);
             continue;
@@ -310,7 +310,7 @@ void edge_ws_resume(edge_ws *ws)
     for (size_t at = 0; at < ws->paused.size; at += sizeof(edge_session_id)) {
         edge_session_id id;
         memcpy(&id, ws->paused.data + at, sizeof id);
-        socket_state *s = zhashx_lookup(ws->sockets, &id);
+        socket_state *s = mesh_table_get(ws->sockets, mesh_table_u64(&id));
         if (s) {
             s->paused = 0;
             lws_rx_flow_control(s->wsi, 1);
@@ -383,8 +383,7 @@ static int established(edge_ws *ws, struct lws *wsi, socket_state *s)
     };
     ws->adopting.pending = false;
     ws->open++;
-    int rc = zhashx_insert(ws->sockets, &s->id, s);
-    assert(rc == 0);
+    mesh_table_put(ws->sockets, mesh_table_u64(&s->id), s);
     return 0;
 }
 
@@ -505,8 +504,8 @@ mesh_err edge_ws_new(const edge_ws_conf *conf, edge_ws **ws_p)
 {
     edge_ws *ws = mesh_alloc(sizeof *ws);
     ws->conf = *conf;
-    ws->sockets = mesh_table_u64();
-    ws->blocked = mesh_table_u64();
+    ws->sockets = mesh_table_new(NULL);
+    ws->blocked = mesh_table_new(NULL);
     TAILQ_INIT(&ws->closing);
     ws->look_at = MESH_NEVER;
     ws->partials.max = EDGE_PARTIAL_MAX;
@@ -543,8 +542,8 @@ void edge_ws_destroy(edge_ws **ws_p)
         }
         lws_context_destroy(ws->context);
     }
-    zhashx_destroy(&ws->sockets);
-    zhashx_destroy(&ws->blocked);
+    mesh_table_destroy(&ws->sockets);
+    mesh_table_destroy(&ws->blocked);
     mesh_stats_destroy(&ws->stats);
     mesh_buf_fini(&ws->paused);
     free(ws);

@@ -42,7 +42,11 @@ static const mesh_setting settings[] = {
     INT("store.block_cache_mib", "128", 1, 65536, "LevelDB block cache."),
     INT("store.max_open_files", "1000", 64, 100000, "LevelDB table files kept open."),
     INT("store.free_min_mib", "256", 0, 1048576, "With less free on the disk than this, writes are refused."),
-    INT("store.log_trail_mib", "64", 1, 65536, "Log kept behind what is applied."),
+    INT("store.log_trail_kib", "65536", 16, 67108864,
+        "Log kept for replicas that were away; one that misses more gets a copy of the rows."),
+    INT("store.election_ms", "300", 50, 60000, "A replica that hears nothing of a leader for this long seeks to lead."),
+    INT("store.heartbeat_ms", "50", 5, 10000, "A leader is heard at least this often; a fraction of election_ms."),
+    INT("store.copy_mib_s", "64", 0, 100000, "A replica gives copies of its rows no faster than this; 0 = no limit."),
     INT("store.lease_ms", "2500", 500, 60000, "A router that has not renewed for this long is out of the ring."),
     { "log.level", MESH_SETTING_LEVEL, "info", 0, 0, "debug, info, warn or error." },
 };
@@ -338,4 +342,26 @@ mesh_peer mesh_conf_find(const mesh_conf *conf, const char *name)
         }
     }
     return MESH_NO_PEER;
+}
+
+size_t mesh_conf_shards(const mesh_conf *conf)
+{
+    size_t shards = 0;
+    for (size_t i = 0; i < conf->n_nodes; i++) {
+        if (conf->nodes[i].role == MESH_STORE && conf->nodes[i].shard >= shards) {
+            shards = (size_t)conf->nodes[i].shard + 1;
+        }
+    }
+    return shards;
+}
+
+size_t mesh_conf_stores(const mesh_conf *conf, uint32_t shard, mesh_peer stores[MESH_REPLICAS_MAX])
+{
+    size_t n = 0;
+    for (size_t i = 0; i < conf->n_nodes && n < MESH_REPLICAS_MAX; i++) {
+        if (conf->nodes[i].role == MESH_STORE && conf->nodes[i].shard == shard) {
+            stores[n++] = (mesh_peer)i;
+        }
+    }
+    return n;
 }

@@ -48,25 +48,41 @@ static void check_roles(check *c)
     }
 }
 
-static void check_shards(check *c)
+static const mesh_node_conf *first_store(const check *c, uint32_t shard)
 {
-    bool ring_keeper = count(c, MESH_STORE) == 0; /* without a store that is said already */
+    mesh_peer stores[MESH_REPLICAS_MAX];
+    return mesh_conf_stores(c->conf, shard, stores) > 0 ? mesh_conf_node(c->conf, stores[0]) : NULL;
+}
+
+static size_t count_stores(const check *c, uint32_t shard)
+{
+    size_t n = 0;
     for (size_t i = 0; i < mesh_conf_nodes(c->conf); i++) {
         const mesh_node_conf *node = mesh_conf_node(c->conf, (mesh_peer)i);
-        if (node->role != MESH_STORE) {
+        n += node->role == MESH_STORE && node->shard == shard;
+    }
+    return n;
+}
+
+static void check_shards(check *c)
+{
+    if (count(c, MESH_STORE) > 0 && first_store(c, 0) == NULL) { /* without a store that is said already */
+        say(c, "node: no store has shard 0, which keeps the ring");
+    }
+    for (size_t i = 0; i < mesh_conf_nodes(c->conf); i++) {
+        const mesh_node_conf *node = mesh_conf_node(c->conf, (mesh_peer)i);
+        if (node->role != MESH_STORE || first_store(c, node->shard) != node) {
             continue;
         }
-        ring_keeper = ring_keeper || node->shard == 0;
-        for (size_t j = 0; j < i; j++) {
-            const mesh_node_conf *other = mesh_conf_node(c->conf, (mesh_peer)j);
-            if (other->role == MESH_STORE && other->shard == node->shard) {
-                say(c, "node %s: shard %u is %s's already", node->name, node->shard, other->name);
-                break;
-            }
+        size_t n = count_stores(c, node->shard);
+        if (n != 1 && n != 3 && n != MESH_REPLICAS_MAX) {
+            say(c, "node %s: shard %u has %zu stores; a shard has 1, 3 or %d", node->name, node->shard, n,
+                MESH_REPLICAS_MAX);
         }
-    }
-    if (!ring_keeper) {
-        say(c, "node: no store has shard 0, which keeps the ring");
+        if (node->shard > 1 && first_store(c, node->shard - 1) == NULL) {
+            say(c, "node %s: shard %u, but no store has shard %u; shards are numbered 0, 1, 2 ...", node->name,
+                node->shard, node->shard - 1);
+        }
     }
 }
 
@@ -107,6 +123,30 @@ size_t mesh_conf_check(const mesh_conf *conf, mesh_conf_problem *problem, void *
         say(&c, "edge.token_key_file: not set, and edges check tokens with it");
     }
     return c.found;
+}
+
+/* ---- sum: FNV-1a ---- */
+
+static uint32_t add_text(uint32_t sum, const char *text)
+{
+    do {
+        sum = (sum ^ (uint8_t)*text) * 16777619u;
+    } while (*text++ != '\0');
+    return sum;
+}
+
+uint32_t mesh_conf_sum(const mesh_conf *conf)
+{
+    uint32_t sum = add_text(2166136261u, mesh_conf_str(conf, "cluster.name"));
+    sum = add_text(sum, mesh_conf_str(conf, "cluster.tenants"));
+    for (size_t i = 0; i < mesh_conf_nodes(conf); i++) {
+        const mesh_node_conf *node = mesh_conf_node(conf, (mesh_peer)i);
+        char shard[16];
+        snprintf(shard, sizeof shard, "%u", node->shard);
+        sum = add_text(add_text(sum, node->name), mesh_role_name(node->role));
+        sum = add_text(add_text(add_text(sum, node->endpoint), node->public_key), shard);
+    }
+    return sum;
 }
 
 /* ---- environment ---- */

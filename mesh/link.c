@@ -10,12 +10,14 @@
 #include "mesh/link.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mesh/alloc.h"
 #include "mesh/link_priv.h"
 #include "mesh/log.h"
+#include "mesh/version.h"
 
 static const mesh_stat_info stat_infos[LINK_STATS] = {
     [LINK_STAT_FRAMES_IN] = { "parley_link_frames_total", "Frames over node links.", MESH_COUNTER, "way=\"in\"" },
@@ -36,7 +38,8 @@ static const mesh_stat_info stat_infos[LINK_STATS] = {
                                     "reason=\"version\"" },
     [LINK_STAT_REFUSED_LATE] = { "parley_link_refused_total", "Nodes that were not let in.", MESH_COUNTER,
                                  "reason=\"late\"" },
-    [LINK_STAT_DENIED] = { "parley_link_denied_total", "Messages an operator may not send.", MESH_COUNTER, NULL },
+    [LINK_STAT_DENIED] = { "parley_link_denied_total", "Messages that are not the sender's to send.", MESH_COUNTER,
+                           NULL },
     [LINK_STAT_DROPPED_IN] = { "parley_link_dropped_total", "Messages from, frames to a peer that was not up.",
                                MESH_COUNTER, "way=\"in\"" },
     [LINK_STAT_DROPPED_OUT] = { "parley_link_dropped_total", "Messages from, frames to a peer that was not up.",
@@ -140,6 +143,24 @@ static bool node_message(mesh_link *link, mesh_link_peer *peer, const Mesh__Msg 
     }
 }
 
+/* A backup is made with the operator's key. */
+static bool copies_state(const mesh_link *link, const Mesh__Msg *msg)
+{
+    return link->node->role == MESH_STORE &&
+           (msg->body_case == MESH__MSG__BODY_STATE_ASK || msg->body_case == MESH__MSG__BODY_STATE_DONE);
+}
+
+/* An operator orders, copies a store's rows and nothing else, and nobody else orders but a router, which hands orders
+ * on to edges. */
+static bool may_say(const mesh_link *link, const mesh_link_peer *peer, const Mesh__Msg *msg)
+{
+    bool order = msg->body_case == MESH__MSG__BODY_OPERATE || msg->body_case == MESH__MSG__BODY_SLOT_MOVE;
+    if (peer->node->role == MESH_OPERATOR) {
+        return order || copies_state(link, msg);
+    }
+    return !order || (peer->node->role == MESH_ROUTER && link->node->role == MESH_EDGE);
+}
+
 /* peer: who it is from, when that is known already. rid: the identity it came from; NULL from a dialed peer. */
 static void take_frame(mesh_link *link, mesh_link_peer *peer, const char *rid, const char *user, mesh_slice bytes,
                        mesh_time now)
@@ -167,7 +188,7 @@ static void take_frame(mesh_link *link, mesh_link_peer *peer, const char *rid, c
         if (node_message(link, peer, msg)) {
             continue;
         }
-        if (peer->node->role == MESH_OPERATOR) {
+        if (!may_say(link, peer, msg)) {
             mesh_stats_add(link->stats, LINK_STAT_DENIED, 1);
         } else {
             link->handler.message(link->arg, peer->index, msg, link->inbox[i].packed, now);
@@ -191,7 +212,7 @@ static void take_from_listener(mesh_link *link, zmq_msg_t *id, zmq_msg_t *frame,
     memcpy(rid, zmq_msg_data(id), size);
     rid[size] = '\0';
     const char *user = link->secure ? zmq_msg_gets(frame, "User-Id") : NULL;
-    mesh_link_peer *peer = zhashx_lookup(link->by_rid, rid);
+    mesh_link_peer *peer = mesh_table_get(link->by_rid, mesh_table_str(rid));
     if (peer != NULL && link->secure && (user == NULL || strcmp(user, peer->node->name) != 0)) {
         mesh_stats_add(link->stats, LINK_STAT_REFUSED_NAME, 1); /* a known key, an identity that is another's */
         return;
@@ -393,6 +414,7 @@ mesh_err mesh_link_new(mesh_loop *loop, const mesh_conf *conf, mesh_peer self, u
     mesh_link *link = mesh_alloc(sizeof *link);
     link->loop = loop;
     link->conf = conf;
+    link->began = mesh_clock_now();
     link->self = self;
     link->node = mesh_conf_node(conf, self);
     link->boot = boot;
@@ -404,7 +426,7 @@ mesh_err mesh_link_new(mesh_loop *loop, const mesh_conf *conf, mesh_peer self, u
         link->peers[i].index = (mesh_peer)i;
         link->peers[i].node = mesh_conf_node(conf, (mesh_peer)i);
     }
-    link->by_rid = mesh_table_str();
+    link->by_rid = mesh_table_new(mesh_conf_hash_key(conf));
     link->arena = mesh_arena_new();
     link->stats = mesh_stats_new(stat_infos, LINK_STATS);
     if (loop != NULL) {
@@ -438,7 +460,7 @@ void mesh_link_destroy(mesh_link **link_p)
     if (link->loop != NULL) {
         mesh_loop_unwatch_ready(link->loop, link);
     }
-    zhashx_destroy(&link->by_rid);
+    mesh_table_destroy(&link->by_rid);
     mesh_arena_destroy(&link->arena);
     mesh_stats_destroy(&link->stats);
     free(link->inbox);
@@ -461,4 +483,18 @@ void mesh_link_print_stats(const mesh_link *link, const char *node, mesh_buf *ou
 {
     mesh_stats_set(link->stats, LINK_STAT_REFUSED_KEY, mesh_link_auth_refused());
     mesh_stats_print(link->stats, node, out);
+    mesh_ms uptime = mesh_clock_now().mono - link->began.mono;
+    mesh_buf_printf(out,
+                    "# HELP parley_build_info Release, the versions of node links it speaks, and a sum of its config.\n"
+                    "# TYPE parley_build_info gauge\n"
+                    "parley_build_info{node=\"%s\",version=\"%s\",wire_min=\"%d\",wire_max=\"%d\",config=\"%08" PRIx32
+                    "\"} 1\n"
+                    "# HELP parley_start_time_ms When the node's links were opened, since 1970.\n"
+                    "# TYPE parley_start_time_ms gauge\n"
+                    "parley_start_time_ms{node=\"%s\"} %" PRId64 "\n"
+                    "# HELP parley_uptime_seconds Time since then.\n"
+                    "# TYPE parley_uptime_seconds gauge\n"
+                    "parley_uptime_seconds{node=\"%s\"} %" PRId64 "\n",
+                    node, MESH_VERSION, LINK_VERSION_MIN, LINK_VERSION, mesh_conf_sum(link->conf), node,
+                    (int64_t)link->began.wall, node, (int64_t)(uptime / 1000));
 }

@@ -1,11 +1,12 @@
 /* mesh/link.h: a node's authenticated links to other nodes over ZeroMQ.
  *
- * A dialer (edge to routers, router to stores) has one DEALER per peer; a listener has one ROUTER. Both carry frames
- * (mesh/wire.h) both ways. Over tcp, CURVE is always on, also on loopback: a ZAP handler maps the key to the node name
- * of the config, and a NodeHello whose name is another's is refused and counted. Identity on a ROUTER is node name +
- * boot nonce, never reused. ZMTP heartbeats are not used (libzmq 4.3.4 aborts in them): every LINK_PING_MS the link
- * asks with NodePing, which the peer answers from the loop that does its work, so that a stuck node is a dead node;
- * silence for LINK_DEAD_MS is `down`. A queued send proves nothing: every request needs its own id, deadline and retry.
+ * A dialer (edge to routers, router to stores, store to the later ones of its shard) has one DEALER per peer; a
+ * listener has one ROUTER. Both carry frames (mesh/wire.h) both ways. Over tcp, CURVE is always on, also on loopback: a
+ * ZAP handler maps the key to the node name of the config, and a NodeHello whose name is another's is refused and
+ * counted. Identity on a ROUTER is node name + boot nonce, never reused. ZMTP heartbeats are not used (libzmq 4.3.4
+ * aborts in them): every LINK_PING_MS the link asks with NodePing, which the peer answers from the loop that does its
+ * work, so that a stuck node is a dead node; silence for LINK_DEAD_MS is `down`. A queued send proves nothing: every
+ * request needs its own id, deadline and retry.
  *
  * Lost: what was queued when a peer goes down. Never: reordered or doubled within one up..down span. */
 #ifndef MESH_LINK_H

@@ -28,17 +28,21 @@ static bool rid_number(const char *rid, const char *name, uint64_t boot, uint64_
     return strcmp(rid, expected) == 0;
 }
 
-/* Dialers go one way: edge -> router -> store. An operator may ask anybody. */
-static bool may_dial(mesh_role from, mesh_role to)
+/* Dialers go one way: edge -> router -> store, and of two stores of a shard the earlier in the node list dials the
+ * later. An operator may ask anybody. */
+static bool may_dial(const mesh_link *link, mesh_peer from, mesh_peer to)
 {
-    switch (from) {
+    const mesh_node_conf *dialer = link->peers[from].node;
+    const mesh_node_conf *listener = link->peers[to].node;
+    switch (dialer->role) {
     case MESH_EDGE:
-        return to == MESH_ROUTER;
+        return listener->role == MESH_ROUTER;
     case MESH_ROUTER:
-        return to == MESH_STORE;
+        return listener->role == MESH_STORE;
     case MESH_OPERATOR:
         return true;
     case MESH_STORE:
+        return listener->role == MESH_STORE && dialer->shard == listener->shard && from < to;
     case MESH_ROLES:
     default:
         return false;
@@ -51,10 +55,20 @@ static void refuse(mesh_link *link, unsigned stat, const char *claimed, const ch
     mesh_log(MESH_WARN, "hello_refused", "claimed=%s key_of=%s reason=%s", claimed, user != NULL ? user : "", reason);
 }
 
+bool mesh_link_hello_versions_meet(const Mesh__NodeHello *hello)
+{
+    return hello->min_version <= LINK_VERSION && hello->max_version >= LINK_VERSION_MIN;
+}
+
 static bool same_cluster(mesh_link *link, const char *user, const Mesh__NodeHello *hello)
 {
-    if (hello->min_version > LINK_VERSION || hello->max_version < LINK_VERSION) {
-        refuse(link, LINK_STAT_REFUSED_VERSION, hello->node, user, "another version");
+    if (!mesh_link_hello_versions_meet(hello)) {
+        char reason[128];
+        snprintf(reason, sizeof reason,
+                 "it speaks versions %" PRIu32 " to %" PRIu32
+                 " of node links and this node %d to %d; upgrade the older",
+                 hello->min_version, hello->max_version, LINK_VERSION_MIN, LINK_VERSION);
+        refuse(link, LINK_STAT_REFUSED_VERSION, hello->node, user, reason);
         return false;
     }
     if (strcmp(hello->cluster, mesh_conf_str(link->conf, "cluster.name")) != 0) {
@@ -77,7 +91,7 @@ mesh_link_peer *mesh_link_hello_inbound(mesh_link *link, const char *rid, const 
     } else if (index == MESH_NO_PEER || index == link->self) {
         reason = "unknown node";
     } else if (strcmp(hello->role, mesh_role_name(link->peers[index].node->role)) != 0 ||
-               !may_dial(link->peers[index].node->role, link->node->role)) {
+               !may_dial(link, index, link->self)) {
         reason = "not of this role";
     } else if (hello->boot == 0 || !rid_number(rid, hello->node, hello->boot, number_p)) {
         reason = "identity does not match";

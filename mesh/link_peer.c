@@ -49,17 +49,39 @@ void mesh_link_peer_say(mesh_link *link, mesh_link_peer *peer, const Mesh__Msg *
     }
 }
 
-void mesh_link_peer_hello(mesh_link *link, mesh_link_peer *peer)
+static Mesh__NodeHello own_hello(const mesh_link *link)
 {
     Mesh__NodeHello hello = MESH__NODE_HELLO__INIT;
     hello.node = (char *)link->node->name;
     hello.role = (char *)mesh_role_name(link->node->role);
     hello.boot = link->boot;
     hello.cluster = (char *)mesh_conf_str(link->conf, "cluster.name");
-    hello.min_version = LINK_VERSION;
+    hello.min_version = LINK_VERSION_MIN;
     hello.max_version = LINK_VERSION;
+    return hello;
+}
+
+void mesh_link_peer_hello(mesh_link *link, mesh_link_peer *peer)
+{
+    Mesh__NodeHello hello = own_hello(link);
     MESH_MSG(msg, NODE_HELLO, node_hello, &hello);
     mesh_link_peer_say(link, peer, &msg);
+}
+
+/* To a dialer that is refused for its version: from our hello it sees why, and its log says so too. */
+static void show_versions(mesh_link *link, const char *rid)
+{
+    Mesh__NodeHello hello = own_hello(link);
+    MESH_MSG(msg, NODE_HELLO, node_hello, &hello);
+    mesh_buf bytes = { 0 };
+    zmq_msg_t frame;
+    mesh_frame_put(&bytes, &msg);
+    int rc = zmq_msg_init_size(&frame, bytes.size);
+    assert(rc == 0);
+    memcpy(zmq_msg_data(&frame), bytes.data, bytes.size);
+    mesh_buf_fini(&bytes);
+    (void)mesh_link_sock_send(link->listener, rid, &frame);
+    zmq_msg_close(&frame);
 }
 
 void mesh_link_peer_hang_up(mesh_link *link, mesh_link_peer *peer, int linger_ms)
@@ -121,7 +143,7 @@ void mesh_link_peer_down(mesh_link *link, mesh_link_peer *peer, mesh_time now, c
     if (peer->dialed) {
         mesh_link_peer_redial(link, peer, now);
     } else {
-        zhashx_delete(link->by_rid, peer->rid);
+        mesh_table_remove(link->by_rid, mesh_table_str(peer->rid));
         move_to(peer, LINK_AWAY);
         peer->broken = false;
     }
@@ -162,8 +184,7 @@ static mesh_link_peer *accept_hello(mesh_link *link, mesh_link_peer *peer, const
     }
     memcpy(peer->rid, rid, strlen(rid) + 1);
     peer->socket_n = number;
-    int rc = zhashx_insert(link->by_rid, peer->rid, peer);
-    assert(rc == 0);
+    mesh_table_put(link->by_rid, mesh_table_str(peer->rid), peer);
     mesh_link_peer_hello(link, peer);
     mesh_link_peer_up(link, peer, boot, now);
     return peer;
@@ -187,5 +208,8 @@ mesh_link_peer *mesh_link_peer_heard_hello(mesh_link *link, mesh_link_peer *dial
     }
     uint64_t number;
     mesh_link_peer *peer = mesh_link_hello_inbound(link, rid, user, hello, &number);
+    if (peer == NULL && !mesh_link_hello_versions_meet(hello)) {
+        show_versions(link, rid);
+    }
     return peer != NULL ? accept_hello(link, peer, rid, hello->boot, number, now) : NULL;
 }

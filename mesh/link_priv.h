@@ -13,7 +13,8 @@
 #define LINK_FRAME_MSGS 65536u /* messages in one frame; more is malformed */
 #define LINK_RID_MAX (MESH_NODE_NAME_MAX + 1 + 16 + 1 + 20)
 #define LINK_OLD_BOOTS 4
-#define LINK_VERSION 1
+#define LINK_VERSION 1     /* of what nodes say to each other; the highest this release speaks */
+#define LINK_VERSION_MIN 1 /* and the lowest: that of the release before, so that the two work together */
 
 typedef enum mesh_link_state {
     LINK_AWAY,  /* not up, and the next step is the peer's */
@@ -80,6 +81,7 @@ struct mesh_link {
     mesh_peer self;
     const mesh_node_conf *node;
     uint64_t boot;
+    mesh_time began;
     mesh_link_handler handler;
     void *arg;
     mesh_link_keys keys;
@@ -88,8 +90,8 @@ struct mesh_link {
     int listener_fd;
     mesh_link_peer *peers; /* by node index */
     size_t n_peers;
-    zhashx_t *by_rid; /* rid -> mesh_link_peer that is up */
-    bool urgent;      /* some peer is broken: tick before the loop sleeps */
+    mesh_table *by_rid; /* rid -> mesh_link_peer that is up */
+    bool urgent;        /* some peer is broken: tick before the loop sleeps */
     mesh_arena *arena;
     struct {
         Mesh__Msg *msg;
@@ -107,6 +109,8 @@ void mesh_link_rid(char *rid, const char *name, uint64_t boot, uint64_t number);
  * Returns the peer it may become, and the number in its identity; NULL: refused, counted and logged. */
 mesh_link_peer *mesh_link_hello_inbound(mesh_link *link, const char *rid, const char *user,
                                         const Mesh__NodeHello *hello, uint64_t *number_p);
+/* Is there a version that both speak? */
+bool mesh_link_hello_versions_meet(const Mesh__NodeHello *hello);
 /* Judge the answer of a peer we dialed. */
 bool mesh_link_hello_answer(mesh_link *link, const mesh_link_peer *peer, const Mesh__NodeHello *hello);
 

@@ -55,17 +55,32 @@ static frame *start_frame(mesh_out *out, mesh_peer peer)
     return f;
 }
 
-void mesh_out_put(mesh_out *out, mesh_peer peer, const Mesh__Msg *msg)
+static frame *open_frame(mesh_out *out, mesh_peer peer)
 {
     assert(peer < out->n_peers);
-    frame *f = out->open[peer];
-    if (f == NULL) {
-        f = start_frame(out, peer);
-    }
+    return out->open[peer] != NULL ? out->open[peer] : start_frame(out, peer);
+}
+
+static void grown(mesh_out *out, frame *f, size_t before)
+{
+    out->waiting += f->bytes.size - before;
+    out->open[f->peer] = f->bytes.size < MESH_FRAME_SOFT_MAX ? f : NULL;
+}
+
+void mesh_out_put(mesh_out *out, mesh_peer peer, const Mesh__Msg *msg)
+{
+    frame *f = open_frame(out, peer);
     size_t before = f->bytes.size;
     mesh_frame_put(&f->bytes, msg);
-    out->waiting += f->bytes.size - before;
-    out->open[peer] = f->bytes.size < MESH_FRAME_SOFT_MAX ? f : NULL;
+    grown(out, f, before);
+}
+
+void mesh_out_put_kept(mesh_out *out, mesh_peer peer, uint64_t corr, uint32_t ttl_ms, mesh_slice kept)
+{
+    frame *f = open_frame(out, peer);
+    size_t before = f->bytes.size;
+    mesh_frame_put_kept(&f->bytes, corr, ttl_ms, kept);
+    grown(out, f, before);
 }
 
 bool mesh_out_take(mesh_out *out, mesh_peer *peer_p, mesh_buf *frame_p)

@@ -16,6 +16,8 @@ void mesh_out_destroy(mesh_out **out_p);
 
 /* Queue msg for peer. Starts a new frame when the current one has reached MESH_FRAME_SOFT_MAX. */
 void mesh_out_put(mesh_out *out, mesh_peer peer, const Mesh__Msg *msg);
+/* The same for what a Msg without corr and ttl_ms was packed to. */
+void mesh_out_put_kept(mesh_out *out, mesh_peer peer, uint64_t corr, uint32_t ttl_ms, mesh_slice kept);
 
 /* The oldest unsent frame of any peer, in the order frames were started. False: nothing. The frame is moved out: yours.
  */

@@ -119,7 +119,8 @@ static void place_slots(mesh_ring *ring)
 static bool map_valid(const Mesh__Ring *from)
 {
     for (size_t i = 0; i < from->n_map; i++) {
-        if (from->map[i]->first > from->map[i]->last || from->map[i]->last >= MESH_SLOTS) {
+        if (from->map[i]->first > from->map[i]->last || from->map[i]->last >= MESH_SLOTS ||
+            from->map[i]->shard >= MESH_NODES_MAX) {
             return false;
         }
     }
@@ -127,24 +128,24 @@ static bool map_valid(const Mesh__Ring *from)
 }
 
 /* As few ranges as there are runs of slots that are not shard 0's. */
-static void put_map(const mesh_ring *ring, mesh_arena *arena, Mesh__Ring *message)
+static void put_map(const uint32_t *shards, mesh_arena *arena, Mesh__Ring *message)
 {
     size_t runs = 0;
     for (size_t slot = 0; slot < MESH_SLOTS; slot++) {
-        runs += ring->shard[slot] != 0 && (slot == 0 || ring->shard[slot] != ring->shard[slot - 1]);
+        runs += shards[slot] != 0 && (slot == 0 || shards[slot] != shards[slot - 1]);
     }
     message->map = mesh_arena_alloc(arena, (runs + 1) * sizeof *message->map);
     Mesh__SlotRange *range = NULL;
     for (uint32_t slot = 0; slot < MESH_SLOTS; slot++) {
-        if (ring->shard[slot] == 0) {
+        if (shards[slot] == 0) {
             range = NULL;
-        } else if (range != NULL && range->shard == ring->shard[slot]) {
+        } else if (range != NULL && range->shard == shards[slot]) {
             range->last = slot;
         } else {
             range = mesh_arena_alloc(arena, sizeof *range);
             mesh__slot_range__init(range);
             range->first = range->last = slot;
-            range->shard = ring->shard[slot];
+            range->shard = shards[slot];
             message->map[message->n_map++] = range;
         }
     }
@@ -177,6 +178,20 @@ mesh_err mesh_ring_set(mesh_ring *ring, const Mesh__Ring *from)
     return MESH_OK;
 }
 
+void mesh_ring_even_map(uint32_t shards, mesh_arena *arena, Mesh__RingSet *set)
+{
+    assert(shards > 0 && shards <= MESH_SLOTS);
+    set->n_map = shards;
+    set->map = mesh_arena_alloc(arena, shards * sizeof *set->map);
+    for (uint32_t i = 0; i < shards; i++) {
+        set->map[i] = mesh_arena_alloc(arena, sizeof *set->map[i]);
+        mesh__slot_range__init(set->map[i]);
+        set->map[i]->first = i * MESH_SLOTS / shards;
+        set->map[i]->last = (i + 1) * MESH_SLOTS / shards - 1;
+        set->map[i]->shard = i;
+    }
+}
+
 uint64_t mesh_ring_epoch(const mesh_ring *ring)
 {
     return ring->epoch;
@@ -198,7 +213,19 @@ Mesh__Ring *mesh_ring_message(const mesh_ring *ring, mesh_arena *arena)
         node->boot = ring->boots[i];
         message->routers[message->n_routers++] = node;
     }
-    put_map(ring, arena, message);
+    put_map(ring->shard, arena, message);
+    return message;
+}
+
+Mesh__Ring *mesh_ring_moved(const mesh_ring *ring, mesh_slot slot, uint32_t shard, mesh_arena *arena)
+{
+    Mesh__Ring *message = mesh_ring_message(ring, arena);
+    uint32_t *shards = mesh_arena_alloc(arena, sizeof ring->shard);
+    memcpy(shards, ring->shard, sizeof ring->shard);
+    shards[slot] = shard;
+    message->epoch++;
+    message->n_map = 0;
+    put_map(shards, arena, message);
     return message;
 }
 
@@ -210,17 +237,28 @@ mesh_peer mesh_ring_router(const mesh_ring *ring, mesh_slot slot)
 
 mesh_peer mesh_ring_router_of(const mesh_ring *ring, const char *qid)
 {
-    return ring->owner[mesh_id_slot(mesh_conf_hash_key(ring->conf), qid)];
+    return ring->owner[mesh_ring_slot(ring, qid)];
+}
+
+mesh_slot mesh_ring_slot(const mesh_ring *ring, const char *qid)
+{
+    return mesh_id_slot(mesh_conf_hash_key(ring->conf), qid);
 }
 
 uint32_t mesh_ring_shard(const mesh_ring *ring, mesh_slot slot)
 {
+    assert(slot < MESH_SLOTS);
     return ring->shard[slot];
+}
+
+uint32_t mesh_ring_shard_of(const mesh_ring *ring, const char *qid)
+{
+    return ring->shard[mesh_ring_slot(ring, qid)];
 }
 
 mesh_peer mesh_ring_store_of(const mesh_ring *ring, const char *qid)
 {
-    return ring->store[mesh_id_slot(mesh_conf_hash_key(ring->conf), qid)];
+    return ring->store[mesh_ring_slot(ring, qid)];
 }
 
 bool mesh_ring_has(const mesh_ring *ring, mesh_peer router)

@@ -19,13 +19,20 @@ void mesh_ring_destroy(mesh_ring **ring_p);
  * Errors: MESH_STALE epoch is not above the one held; MESH_MALFORMED a range of the map is none; nothing changed. */
 MESH_MUST mesh_err mesh_ring_set(mesh_ring *ring, const Mesh__Ring *from);
 uint64_t mesh_ring_epoch(const mesh_ring *ring);
+/* The map of a new cluster: a range of equal length for each shard. It goes into the first RingSet and stays: a shard
+ * that is added later has no slots until they are given to it. Borrows from arena. */
+void mesh_ring_even_map(uint32_t shards, mesh_arena *arena, Mesh__RingSet *set);
+/* The next ring: as a message, one epoch on, with this slot given to shard. Borrows from arena. */
+Mesh__Ring *mesh_ring_moved(const mesh_ring *ring, mesh_slot slot, uint32_t shard, mesh_arena *arena);
 /* As a message; arrays and strings borrow from arena. */
 Mesh__Ring *mesh_ring_message(const mesh_ring *ring, mesh_arena *arena);
 
 mesh_peer mesh_ring_router(const mesh_ring *ring, mesh_slot slot); /* MESH_NO_PEER: no live router */
 mesh_peer mesh_ring_router_of(const mesh_ring *ring, const char *qid);
+mesh_slot mesh_ring_slot(const mesh_ring *ring, const char *qid); /* by the config's hash key */
 uint32_t mesh_ring_shard(const mesh_ring *ring, mesh_slot slot);
-mesh_peer mesh_ring_store_of(const mesh_ring *ring, const char *qid); /* leader of the shard as far as known */
+uint32_t mesh_ring_shard_of(const mesh_ring *ring, const char *qid);
+mesh_peer mesh_ring_store_of(const mesh_ring *ring, const char *qid); /* the first store of the shard */
 bool mesh_ring_has(const mesh_ring *ring, mesh_peer router);
 uint64_t mesh_ring_boot(const mesh_ring *ring, mesh_peer router); /* 0 when not in the ring */
 

@@ -279,9 +279,16 @@ void mesh_wire_pack(const void *message, mesh_buf *out)
     assert(packed == size);
 }
 
+void mesh_wire_pack_to(const void *message, uint8_t *to, size_t size)
+{
+    size_t packed = protobuf_c_message_pack(message, to);
+    assert(packed == size);
+}
+
 /* ---- frames ---- */
 
 #define LENGTH_SIZE 4
+#define MSG_HEAD_MAX 15 /* corr and ttl_ms: a tag and eight bytes, a tag and five */
 
 static uint8_t *frame_item(mesh_buf *frame, size_t size)
 {
@@ -306,6 +313,31 @@ void mesh_frame_put_packed(mesh_buf *frame, mesh_slice packed_msg)
     uint8_t *to = frame_item(frame, packed_msg.size);
     if (packed_msg.size > 0) {
         memcpy(to, packed_msg.data, packed_msg.size);
+    }
+}
+
+/* Written by hand: the library looks at every field a Msg could have, and these are two. */
+void mesh_frame_put_kept(mesh_buf *frame, uint64_t corr, uint32_t ttl_ms, mesh_slice kept)
+{
+    uint8_t head[MSG_HEAD_MAX];
+    size_t n = 0;
+    if (corr != 0) {
+        head[n++] = 1 << 3 | PROTOBUF_C_WIRE_TYPE_64BIT;
+        mesh_put_u32le(&head[n], (uint32_t)corr);
+        mesh_put_u32le(&head[n + 4], (uint32_t)(corr >> 32));
+        n += 8;
+    }
+    if (ttl_ms != 0) {
+        head[n++] = 2 << 3 | PROTOBUF_C_WIRE_TYPE_VARINT;
+        for (; ttl_ms >= 0x80; ttl_ms >>= 7) {
+            head[n++] = (uint8_t)(ttl_ms | 0x80);
+        }
+        head[n++] = (uint8_t)ttl_ms;
+    }
+    uint8_t *to = frame_item(frame, n + kept.size);
+    memcpy(to, head, n);
+    if (kept.size > 0) {
+        memcpy(to + n, kept.data, kept.size);
     }
 }
 

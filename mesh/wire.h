@@ -40,10 +40,13 @@ MESH_MUST mesh_err mesh_wire_unpack(const ProtobufCMessageDescriptor *desc, mesh
 /* Append the packed message (of any generated type) to out. */
 void mesh_wire_pack(const void *message, mesh_buf *out);
 size_t mesh_wire_size(const void *message);
+void mesh_wire_pack_to(const void *message, uint8_t *to, size_t size); /* size: what mesh_wire_size said */
 
 /* ---- frames: byte version, then per message u32le length + Msg ---- */
 void mesh_frame_put(mesh_buf *frame, const Mesh__Msg *msg);         /* starts the frame when it is empty */
 void mesh_frame_put_packed(mesh_buf *frame, mesh_slice packed_msg); /* the same, already packed */
+/* The same for what a Msg without corr and ttl_ms was packed to: these two are put before it. */
+void mesh_frame_put_kept(mesh_buf *frame, uint64_t corr, uint32_t ttl_ms, mesh_slice kept);
 
 typedef struct mesh_frame_reader {
     mesh_slice rest;

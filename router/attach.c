@@ -259,8 +259,8 @@ static router_request *ack_store(router_core *core, router_session *s, bool answ
     if (answer) {
         return router_core_ask(core, ROUTER_ACK, s->user->qid, &msg, MESH_NO_PEER, now, out);
     }
-    mesh_peer store = mesh_ring_store_of(core->ring, s->user->qid);
-    if (store != MESH_NO_PEER && core->up[store]) {
+    mesh_peer store = router_core_store_of(core, s->user->qid);
+    if (store != MESH_NO_PEER) {
         mesh_out_put(out, store, &msg);
     }
     return NULL;

@@ -1,6 +1,7 @@
-/* The dispatcher of the router core, its ring and lease. The happy path of a chat request: remember, forward to the
- * store, answer the edge. It fails three ways: the store is down (told at once), the deadline passes (told then; the
- * outcome is unknown, and the client's own retry is idempotent), the table is full (busy). */
+/* The dispatcher of the router core. The happy path of a chat request: remember, forward to the leader of the shard,
+ * answer the edge. It fails three ways: the shard's only store is down already (told at once), the deadline passes
+ * (told then; the outcome is unknown, and the client's own retry is idempotent), the table is full (busy). What happens
+ * in between, when a store goes away or another one leads, is router/tries.c. */
 #include "router/core.h"
 
 #include <inttypes.h>
@@ -8,8 +9,6 @@
 #include "mesh/alloc.h"
 #include "mesh/log.h"
 #include "router/state.h"
-
-#define LEASE_CORR 1
 
 static const mesh_stat_info stat_infos[ROUTER_STATS] = {
     [ROUTER_STAT_FORWARDED] = { "parley_router_forwarded_total", "requests sent on to a store", MESH_COUNTER, NULL },
@@ -34,7 +33,31 @@ static const mesh_stat_info stat_infos[ROUTER_STATS] = {
     [ROUTER_STAT_SESSIONS] = { "parley_router_sessions", "sessions registered", MESH_GAUGE, NULL },
     [ROUTER_STAT_INFLIGHT] = { "parley_router_inflight", "requests without an answer", MESH_GAUGE, NULL },
     [ROUTER_STAT_EPOCH] = { "parley_router_ring_epoch", "epoch of the ring in force", MESH_GAUGE, NULL },
+    [ROUTER_STAT_RESENT] = { "parley_router_resent_total", "requests sent again to a store", MESH_COUNTER, NULL },
+    [ROUTER_STAT_LEADER_CHANGES] = { "parley_router_leader_changes_total", "another store leads a shard", MESH_COUNTER,
+                                     NULL },
 };
+
+struct shard_label {
+    char text[sizeof "shard=\"4294967295\""];
+};
+
+/* One row per shard after the fixed ones. */
+static void make_stats(router_core *core)
+{
+    size_t n = router_leaders_count(core->leaders);
+    core->stat_infos = mesh_alloc((ROUTER_STATS + n) * sizeof *core->stat_infos);
+    core->shard_labels = mesh_alloc(n * sizeof *core->shard_labels);
+    memcpy(core->stat_infos, stat_infos, sizeof stat_infos);
+    for (size_t i = 0; i < n; i++) {
+        char *label = core->shard_labels[i].text;
+        (void)snprintf(label, sizeof core->shard_labels[i].text, "shard=\"%" PRIu32 "\"",
+                       router_leaders_shard(core->leaders, i));
+        core->stat_infos[ROUTER_STATS + i] =
+            (mesh_stat_info){ "parley_router_leader_known", "1: the shard's leader is known", MESH_GAUGE, label };
+    }
+    core->stats = mesh_stats_new(core->stat_infos, (unsigned)(ROUTER_STATS + n));
+}
 
 router_core *router_core_new(const router_core_conf *conf, mesh_time now)
 {
@@ -44,13 +67,17 @@ router_core *router_core_new(const router_core_conf *conf, mesh_time now)
     core->boot = conf->boot;
     core->ttl_ms = mesh_conf_int(conf->conf, "router.ttl_ms");
     core->ring = mesh_ring_new(conf->conf);
-    core->requests = router_requests_new(conf->boot);
+    core->leaders = router_leaders_new(conf->conf);
+    core->requests = router_requests_new(mesh_conf_hash_key(conf->conf), conf->boot);
     core->registry =
         router_registry_new(mesh_conf_hash_key(conf->conf), (size_t)mesh_conf_int(conf->conf, "router.sessions_max"));
-    core->stats = mesh_stats_new(stat_infos, ROUTER_STATS);
+    make_stats(core);
     core->arena = mesh_arena_new();
     core->up = mesh_alloc(mesh_conf_nodes(conf->conf) * sizeof *core->up);
+    core->heard = mesh_alloc(mesh_conf_nodes(conf->conf) * sizeof *core->heard);
     core->next_lease = now.mono;
+    core->lease_to = MESH_NO_PEER;
+    core->lease_since = MESH_NEVER;
     core->next_heads = now.mono;
     return core;
 }
@@ -59,12 +86,16 @@ void router_core_destroy(router_core **core_p)
 {
     router_core *core = *core_p;
     if (core) {
+        router_leaders_destroy(&core->leaders);
         router_requests_destroy(&core->requests);
         router_registry_destroy(&core->registry);
         mesh_ring_destroy(&core->ring);
         mesh_stats_destroy(&core->stats);
         mesh_arena_destroy(&core->arena);
+        free(core->stat_infos);
+        free(core->shard_labels);
         free(core->targets);
+        free(core->heard);
         free(core->up);
         free(core);
         *core_p = NULL;
@@ -97,35 +128,77 @@ static mesh_ms time_left(const router_core *core, const Mesh__Msg *msg)
     return theirs ? (mesh_ms)msg->ttl_ms : core->ttl_ms;
 }
 
-router_request *router_core_ask(router_core *core, router_request_kind kind, const char *key, const Mesh__Msg *msg,
-                                mesh_peer from, mesh_time now, mesh_out *out)
+/* A shard of one store that is down already has nobody else; what is waited for otherwise comes back soon, or another
+ * takes over. */
+static bool hopeless(const router_core *core, uint32_t shard)
 {
-    mesh_peer store = mesh_ring_store_of(core->ring, key);
-    if (store == MESH_NO_PEER || !core->up[store]) {
+    return router_leaders_stores(core->leaders, shard) < 2 &&
+           router_leaders_target(core->leaders, shard) == MESH_NO_PEER;
+}
+
+typedef struct way { /* to the shard of a slot, or bound to one */
+    uint32_t shard;
+    bool bound;
+    mesh_slot slot;
+} way;
+
+static router_request *ask(router_core *core, router_request_kind kind, way w, const Mesh__Msg *msg, mesh_peer from,
+                           mesh_time now, mesh_out *out)
+{
+    uint32_t shard = w.shard;
+    if (hopeless(core, shard)) {
         router_core_fault(core, from, msg->corr, msg->trace, FAULT_UNAVAILABLE, out);
         return NULL;
     }
-    mesh_ms ttl = time_left(core, msg);
-    router_request *req = router_requests_add(core->requests, kind, now.mono + ttl);
+    Mesh__Msg forward = *msg;
+    forward.corr = 0; /* these two are put before it each time it is sent */
+    forward.ttl_ms = 0;
+    forward.epoch = mesh_ring_epoch(core->ring);
+    size_t size = mesh_wire_size(&forward);
+    router_request *req = router_requests_add(core->requests, kind, now.mono + time_left(core, msg), size);
     if (!req) {
         mesh_stats_add(core->stats, ROUTER_STAT_BUSY, 1);
         router_core_fault(core, from, msg->corr, msg->trace, FAULT_BUSY, out);
         return NULL;
     }
-    req->to = store;
+    mesh_wire_pack_to(&forward, req->kept, size);
+    req->shard = shard;
+    req->bound = w.bound;
+    req->slot = w.slot;
     req->from = from;
     req->from_corr = msg->corr;
     req->trace = msg->trace;
-    Mesh__Msg forward = *msg;
-    forward.corr = req->corr;
-    forward.epoch = mesh_ring_epoch(core->ring);
-    forward.ttl_ms = (uint32_t)ttl;
+    router_tries_send(core, req, now, out);
     if (req->trace != 0) {
         mesh_log(MESH_DEBUG, "forwarded", "trace=%016" PRIx64 " type=%s key=%s to=%s", req->trace,
-                 mesh_msg_kind_name(msg), key, mesh_conf_node(core->conf, store)->name);
+                 mesh_msg_kind_name(msg), msg->key,
+                 req->to == MESH_NO_PEER ? "nobody yet" : mesh_conf_node(core->conf, req->to)->name);
     }
-    mesh_out_put(out, store, &forward);
     return req;
+}
+
+router_request *router_core_ask(router_core *core, router_request_kind kind, const char *key, const Mesh__Msg *msg,
+                                mesh_peer from, mesh_time now, mesh_out *out)
+{
+    mesh_slot slot = mesh_ring_slot(core->ring, key);
+    return ask(core, kind, (way){ mesh_ring_shard(core->ring, slot), false, slot }, msg, from, now, out);
+}
+
+router_request *router_core_ask_shard(router_core *core, router_request_kind kind, uint32_t shard, const Mesh__Msg *msg,
+                                      mesh_peer from, mesh_time now, mesh_out *out)
+{
+    return ask(core, kind, (way){ shard, true, 0 }, msg, from, now, out);
+}
+
+mesh_peer router_core_store_of(const router_core *core, const char *key)
+{
+    return router_leaders_target(core->leaders, mesh_ring_shard_of(core->ring, key));
+}
+
+void router_core_heard(router_core *core, mesh_peer store, mesh_time now)
+{
+    core->heard[store] = now.mono;
+    router_leaders_answered(core->leaders, store);
 }
 
 void router_core_answer(router_core *core, const router_request *req, const Mesh__Msg *answer, mesh_out *out)
@@ -140,61 +213,6 @@ void router_core_answer(router_core *core, const router_request *req, const Mesh
     back.trace = req->trace;
     back.epoch = mesh_ring_epoch(core->ring);
     mesh_out_put(out, req->from, &back);
-}
-
-/* ---- the ring and the lease ---- */
-
-static void push_ring(router_core *core, mesh_peer to, mesh_out *out)
-{
-    MESH_MSG(msg, RING, ring, mesh_ring_message(core->ring, core->arena));
-    msg.epoch = mesh_ring_epoch(core->ring);
-    mesh_out_put(out, to, &msg);
-}
-
-static bool owns(const router_core *core, mesh_slot slot)
-{
-    return mesh_ring_router(core->ring, slot) == core->self;
-}
-
-static void take_ring(router_core *core, const Mesh__Ring *ring, mesh_out *out)
-{
-    if (mesh_ring_set(core->ring, ring) != MESH_OK) {
-        return; /* not newer: the usual answer to a lease */
-    }
-    mesh_stats_set(core->stats, ROUTER_STAT_EPOCH, mesh_ring_epoch(core->ring));
-    /* the edges re-attach what moved: dropping it here is all there is to do */
-    bool member = mesh_ring_boot(core->ring, core->self) == core->boot;
-    for (size_t i = router_registry_count(core->registry); i-- > 0;) {
-        router_session *s = router_registry_at(core->registry, i);
-        if (!member || !owns(core, s->user->slot)) {
-            router_registry_release(core->registry, s);
-        }
-    }
-    for (size_t i = 0; i < mesh_conf_nodes(core->conf); i++) {
-        if (core->up[i] && mesh_conf_node(core->conf, (mesh_peer)i)->role == MESH_EDGE) {
-            push_ring(core, (mesh_peer)i, out);
-        }
-    }
-}
-
-/* Shard 0's store keeps the leases; the map's first store is asked until the shard has more. */
-static void renew_lease(router_core *core, mesh_time now, mesh_out *out)
-{
-    core->next_lease = now.mono + ROUTER_LEASE_RENEW_MS;
-    for (size_t i = 0; i < mesh_conf_nodes(core->conf); i++) {
-        const mesh_node_conf *node = mesh_conf_node(core->conf, (mesh_peer)i);
-        if (node->role != MESH_STORE || node->shard != 0 || !core->up[i]) {
-            continue;
-        }
-        Mesh__Lease lease = MESH__LEASE__INIT;
-        lease.router = (char *)mesh_conf_node(core->conf, core->self)->name;
-        lease.boot = core->boot;
-        lease.leaving = core->leaving;
-        MESH_MSG(msg, LEASE, lease, &lease);
-        msg.corr = LEASE_CORR; /* any but 0: the answer is a ring, which is taken whoever asked */
-        msg.epoch = mesh_ring_epoch(core->ring);
-        mesh_out_put(out, (mesh_peer)i, &msg);
-    }
 }
 
 /* ---- messages ---- */
@@ -246,6 +264,7 @@ static void finish(router_core *core, router_request *req, const Mesh__Msg *answ
 {
     switch (req->kind) {
     case ROUTER_FORWARD:
+    case ROUTER_RELAY:
         router_core_answer(core, req, answer, out);
         break;
     case ROUTER_ATTACH:
@@ -280,23 +299,59 @@ static void fail(router_core *core, router_request *req, mesh_time now, mesh_out
     finish(core, req, &msg, now, out);
 }
 
+static void leading(router_core *core, mesh_peer from, const Mesh__Leading *says, mesh_time now, mesh_out *out)
+{
+    if (says->shard != mesh_conf_node(core->conf, from)->shard) {
+        mesh_stats_add(core->stats, ROUTER_STAT_MALFORMED, 1);
+        return;
+    }
+    router_lease_push(core, from, out); /* as a follower it took no ring */
+    if (router_tries_leading(core, from, says->term, now, out) == MESH_OK) {
+        router_lease_moved(core, from, now);
+    }
+}
+
+static void answered(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_time now, mesh_out *out)
+{
+    router_request *req = router_requests_find(core->requests, msg->corr);
+    bool refused = msg->body_case == MESH__MSG__BODY_FAULT &&
+                   (msg->fault->code == FAULT_NOT_LEADER || msg->fault->code == FAULT_UNAVAILABLE);
+    if (refused) {
+        router_tries_refused(core, from, req, msg->fault, now, out);
+        if (router_lease_refused(core, from, msg->corr, now)) {
+            return;
+        }
+    }
+    if (!req || req->shard != mesh_conf_node(core->conf, from)->shard) {
+        mesh_stats_add(core->stats, ROUTER_STAT_LATE, 1);
+    } else if (!refused) { /* of this try or an earlier one: it is true either way */
+        if (msg->body_case != MESH__MSG__BODY_FAULT || msg->fault->code != FAULT_DISK_FULL) {
+            router_core_heard(core, from, now); /* a full disk is told by a store that does not lead, too */
+        }
+        finish(core, req, msg, now, out);
+    }
+}
+
 static void store_message(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now,
                           mesh_out *out)
 {
-    if (msg->body_case == MESH__MSG__BODY_DELIVER) {
+    switch (msg->body_case) {
+    case MESH__MSG__BODY_DELIVER:
         router_fanout_deliver(core, from, msg, packed, now, out);
-        return;
+        break;
+    case MESH__MSG__BODY_SLOT_ROWS:
+    case MESH__MSG__BODY_MAP_SET:
+        router_relay_ask(core, from, msg, now, out);
+        break;
+    case MESH__MSG__BODY_RING:
+        router_lease_ring(core, from, msg, now, out);
+        break;
+    case MESH__MSG__BODY_LEADING:
+        leading(core, from, msg->leading, now, out);
+        break;
+    default:
+        answered(core, from, msg, now, out);
     }
-    if (msg->body_case == MESH__MSG__BODY_RING) {
-        take_ring(core, msg->ring, out);
-        return;
-    }
-    router_request *req = router_requests_find(core->requests, msg->corr);
-    if (!req || req->to != from) {
-        mesh_stats_add(core->stats, ROUTER_STAT_LATE, 1);
-        return;
-    }
-    finish(core, req, msg, now, out);
 }
 
 void router_core_message(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now,
@@ -315,47 +370,58 @@ void router_core_message(router_core *core, mesh_peer from, const Mesh__Msg *msg
     }
 }
 
+static void store_down(router_core *core, mesh_peer store, mesh_time now, mesh_out *out)
+{
+    router_tries_down(core, store, now, out);
+    router_lease_moved(core, store, now);
+}
+
+static void edge_down(router_core *core, mesh_peer edge)
+{
+    for (size_t i = router_registry_count(core->registry); i-- > 0;) {
+        router_session *s = router_registry_at(core->registry, i);
+        if (s->edge == edge) {
+            router_registry_release(core->registry, s);
+        }
+    }
+}
+
 void router_core_up(router_core *core, mesh_peer peer, uint64_t boot, mesh_time now, mesh_out *out)
 {
     (void)boot;
     mesh_arena_reset(core->arena);
-    core->up[peer] = true;
     mesh_role role = mesh_conf_node(core->conf, peer)->role;
-    if (role == MESH_STORE) {
-        renew_lease(core, now, out);
-    } else if (role == MESH_EDGE && mesh_ring_epoch(core->ring) > 0) {
-        push_ring(core, peer, out);
+    if (role == MESH_STORE && core->up[peer]) { /* reborn: what it was asked is lost */
+        store_down(core, peer, now, out);
     }
+    core->up[peer] = true;
+    if (role == MESH_STORE) {
+        router_tries_up(core, peer, now, out);
+        router_lease_up(core, peer, now, out);
+    }
+    router_lease_push(core, peer, out);
 }
 
 void router_core_down(router_core *core, mesh_peer peer, mesh_time now, mesh_out *out)
 {
     mesh_arena_reset(core->arena);
     core->up[peer] = false;
-    if (mesh_conf_node(core->conf, peer)->role == MESH_EDGE) {
-        for (size_t i = router_registry_count(core->registry); i-- > 0;) {
-            router_session *s = router_registry_at(core->registry, i);
-            if (s->edge == peer) {
-                router_registry_release(core->registry, s);
-            }
-        }
-        return;
+    mesh_role role = mesh_conf_node(core->conf, peer)->role;
+    if (role == MESH_EDGE) {
+        edge_down(core, peer);
+    } else if (role == MESH_STORE) {
+        store_down(core, peer, now, out);
     }
-    router_request *newer = NULL;
-    router_request *last = NULL; /* answers may ask again: those are not looked at */
-    for (router_request *r = router_requests_oldest(core->requests); r; r = r->newer) {
-        last = r;
-    }
-    uint64_t stop = last ? last->corr : 0;
-    for (router_request *r = router_requests_oldest(core->requests); r; r = newer) {
-        bool end = r->corr == stop;
-        newer = r->newer;
-        if (r->to == peer) {
-            fail(core, r, now, out);
-        }
-        if (end) {
-            break;
-        }
+}
+
+static void set_gauges(router_core *core)
+{
+    mesh_stats_set(core->stats, ROUTER_STAT_SESSIONS, router_registry_count(core->registry));
+    mesh_stats_set(core->stats, ROUTER_STAT_INFLIGHT, router_requests_count(core->requests));
+    mesh_stats_set(core->stats, ROUTER_STAT_LEADER_CHANGES, router_leaders_changes(core->leaders));
+    for (size_t i = 0; i < router_leaders_count(core->leaders); i++) {
+        bool known = router_leaders_known(core->leaders, router_leaders_shard(core->leaders, i));
+        mesh_stats_set(core->stats, (unsigned)(ROUTER_STATS + i), known);
     }
 }
 
@@ -363,7 +429,7 @@ mesh_ms router_core_turn(router_core *core, mesh_time now, mesh_out *out)
 {
     mesh_arena_reset(core->arena);
     if (now.mono >= core->next_lease) {
-        renew_lease(core, now, out);
+        router_lease_renew(core, now, out);
     }
     router_request *oldest;
     while ((oldest = router_requests_oldest(core->requests)) && oldest->deadline <= now.mono) {
@@ -371,16 +437,18 @@ mesh_ms router_core_turn(router_core *core, mesh_time now, mesh_out *out)
         fail(core, oldest, now, out);
     }
     router_fanout_heads(core, now, out);
-    mesh_stats_set(core->stats, ROUTER_STAT_SESSIONS, router_registry_count(core->registry));
-    mesh_stats_set(core->stats, ROUTER_STAT_INFLIGHT, router_requests_count(core->requests));
-    mesh_ms next = core->next_lease < core->next_heads ? core->next_lease : core->next_heads;
+    mesh_ms next = router_tries_turn(core, now, out);
+    set_gauges(core);
+    next = core->next_lease < next ? core->next_lease : next;
+    next = core->next_heads < next ? core->next_heads : next;
+    oldest = router_requests_oldest(core->requests);
     return oldest && oldest->deadline < next ? oldest->deadline : next;
 }
 
 void router_core_leave(router_core *core, mesh_time now, mesh_out *out)
 {
     core->leaving = true;
-    renew_lease(core, now, out);
+    router_lease_renew(core, now, out);
 }
 
 bool router_core_quiet(const router_core *core, mesh_time now)

@@ -9,10 +9,11 @@
  * A session is sent only entry `next`, while next - 1 - acked < ROUTER_CREDIT. From memory if at hand (the append that
  * was just answered), otherwise by inbox_read, one at a time per session. A live entry beyond next only raises `head`.
  *
- * What goes wrong: store down or slow -> FAULT_UNAVAILABLE at the deadline or at once on `down`; in-flight table full
- * -> FAULT_BUSY; edge down -> its sessions are forgotten; not the owner of the slot by its ring -> FAULT_NOT_OWNER with
- * the epoch; refused by a store with NOT_OWNER -> every session of that slot is dropped and the edges re-attach by the
- * ring. */
+ * What goes wrong: a store does not lead, is down or says nothing -> the request is sent again to whoever leads the
+ * shard (router/leaders.h, router/tries.c), FAULT_UNAVAILABLE at its deadline, or at once when the shard's only store
+ * is down already; in-flight table or its bytes full -> FAULT_BUSY; edge down -> its sessions are forgotten; not the
+ * owner of the slot by its ring -> FAULT_NOT_OWNER with the epoch; refused by a store with NOT_OWNER -> every session
+ * of that slot is dropped and the edges re-attach by the ring. */
 #ifndef ROUTER_CORE_H
 #define ROUTER_CORE_H
 
@@ -22,7 +23,10 @@
 #include "mesh/ring.h"
 #include "mesh/stats.h"
 
-#define ROUTER_INFLIGHT_MAX 65536   /* requests without an answer */
+#define ROUTER_INFLIGHT_MAX 65536 /* requests without an answer */
+#define ROUTER_HELD_BYTES_MAX                                                                                          \
+    (64u * 1024 * 1024)             /* of requests without an answer, kept to be sent again; beyond: FAULT_BUSY */
+#define ROUTER_TRY_MS 1000          /* a store without any answer for so long is not the one to wait for */
 #define ROUTER_USER_SESSIONS_MAX 20 /* of one user; one more replaces the longest attached */
 #define ROUTER_LIVE_TARGETS 1000    /* in one Live; more targets of an edge go in another */
 #define ROUTER_CREDIT 256           /* unacked entries per session */
@@ -30,7 +34,7 @@
 #define ROUTER_LEASE_RENEW_MS 500
 #define ROUTER_PULL_ROWS 128 /* entries per inbox_read */
 #define ROUTER_DELIVER_BYTES_MAX                                                                                       \
-    (64u * 1024 * 1024) /* deliveries held for their append's answer; beyond: Delivered.retry */
+    (32u * 1024 * 1024) /* deliveries held for their append's answer; beyond: Delivered.retry */
 
 typedef struct router_core router_core;
 

@@ -1,7 +1,7 @@
 /* From the outbox to the sessions: Deliver says each user's inbox_seq where chat and inbox are of one shard; for the
  * others Append at the users' store, whose answer says it. Then Live to the sessions whose turn that is, and Delivered.
- * A session that lags, for whatever reason, is fed page by page
- * from the store by the same rule: only entry `next`, only while it has credit. */
+ * A session that lags, for whatever reason, is fed page by page from the store by the same rule: only entry `next`,
+ * only while it has credit. */
 #include "mesh/alloc.h"
 #include "router/state.h"
 
@@ -72,27 +72,28 @@ static bool may_send(const router_session *s, uint64_t inbox_seq)
     return s->state == ROUTER_LIVE && s->next == inbox_seq && s->next - 1 - s->acked < ROUTER_CREDIT;
 }
 
-static void add_target(router_core *core, size_t n, const router_session *s, uint64_t inbox_seq)
+static void add_target(router_core *core, size_t n, const router_session *s, uint64_t era, uint64_t inbox_seq)
 {
     if (n == core->targets_cap) {
         core->targets_cap = core->targets_cap ? core->targets_cap * 2 : 256;
         core->targets = mesh_realloc(core->targets, core->targets_cap * sizeof *core->targets);
     }
-    core->targets[n] = (struct router_target){ s->edge, s->id, inbox_seq };
+    core->targets[n] = (struct router_target){ s->edge, s->id, inbox_seq, era };
 }
 
-/* One Live per edge that has some of the targets, or several where they are very many. */
-static void send_live(router_core *core, Mesh__Entry *entry, uint64_t era, size_t n, mesh_out *out)
+/* One Live per edge and era that has some of the targets, or several where they are very many. */
+static void send_live(router_core *core, Mesh__Entry *entry, uint64_t trace, size_t n, mesh_out *out)
 {
     Mesh__Target *all = mesh_arena_alloc(core->arena, n * sizeof *all);
     Mesh__Target **of_edge = mesh_arena_alloc(core->arena, n * sizeof *of_edge);
     mesh_stats_add(core->stats, ROUTER_STAT_LIVE, n);
     for (size_t left = n; left > 0;) {
         mesh_peer edge = core->targets[0].edge;
+        uint64_t era = core->targets[0].era;
         size_t mine = 0;
         size_t rest = 0;
         for (size_t i = 0; i < left; i++) {
-            if (core->targets[i].edge != edge || mine == ROUTER_LIVE_TARGETS) {
+            if (core->targets[i].edge != edge || core->targets[i].era != era || mine == ROUTER_LIVE_TARGETS) {
                 core->targets[rest++] = core->targets[i];
                 continue;
             }
@@ -108,6 +109,7 @@ static void send_live(router_core *core, Mesh__Entry *entry, uint64_t era, size_
         live.targets = of_edge;
         live.n_targets = mine;
         MESH_MSG(msg, LIVE, live, &live);
+        msg.trace = trace;
         msg.epoch = mesh_ring_epoch(core->ring);
         mesh_out_put(out, edge, &msg);
         left = rest;
@@ -127,7 +129,7 @@ static size_t offer(router_core *core, const char *user_qid, uint64_t era, uint6
             s->head = inbox_seq;
         }
         if (at_hand && may_send(s, inbox_seq)) {
-            add_target(core, n++, s, inbox_seq);
+            add_target(core, n++, s, era, inbox_seq);
             s->next++;
         }
     }
@@ -149,20 +151,21 @@ static bool is_appended(const Mesh__Deliver *deliver, size_t i)
 }
 
 /* Give it to the sessions of those. The others, into rest. */
-static size_t offer_appended(router_core *core, const Mesh__Deliver *deliver, Mesh__Recipient **rest, mesh_time now,
-                             mesh_out *out)
+static size_t offer_appended(router_core *core, const Mesh__Deliver *deliver, uint64_t trace, Mesh__Recipient **rest,
+                             mesh_time now, mesh_out *out)
 {
     size_t n = 0;
     size_t n_rest = 0;
     for (size_t i = 0; i < deliver->n_users; i++) {
         if (is_appended(deliver, i)) {
-            n = offer(core, deliver->users[i]->user, deliver->era, deliver->users[i]->inbox_seq, true, n);
+            const Mesh__Recipient *user = deliver->users[i];
+            n = offer(core, user->user, user->era != 0 ? user->era : deliver->era, user->inbox_seq, true, n);
         } else {
             rest[n_rest++] = deliver->users[i];
         }
     }
     if (n > 0) {
-        send_live(core, deliver->entry, deliver->era, n, out);
+        send_live(core, deliver->entry, trace, n, out);
     }
     for (size_t i = 0; i < deliver->n_users; i++) {
         if (is_appended(deliver, i)) {
@@ -181,18 +184,22 @@ void router_fanout_deliver(router_core *core, mesh_peer from, const Mesh__Msg *m
         return;
     }
     mesh_stats_add(core->stats, ROUTER_STAT_DELIVERS, 1);
-    /* an append by anybody but the ring's owner would raise a head the owner does not hear of */
-    if (!owns_all(core, deliver) || core->held_bytes + packed.size > ROUTER_DELIVER_BYTES_MAX) {
+    /* a head that rises without the ring's owner being told is one that its sessions never hear of */
+    if (!owns_all(core, deliver)) {
         retry_later(core, from, deliver, out);
         return;
     }
     Mesh__Append append = MESH__APPEND__INIT;
     append.entry = deliver->entry;
     append.users = mesh_arena_alloc(core->arena, deliver->n_users * sizeof *append.users);
-    append.n_users = offer_appended(core, deliver, append.users, now, out);
+    append.n_users = offer_appended(core, deliver, msg->trace, append.users, now, out);
     if (append.n_users == 0) {
         Mesh__Delivered done = MESH__DELIVERED__INIT;
         delivered(core, from, deliver, &done, out);
+        return;
+    }
+    if (core->held_bytes + packed.size > ROUTER_DELIVER_BYTES_MAX) {
+        retry_later(core, from, deliver, out);
         return;
     }
     MESH_MSG(ask, APPEND, append, &append);
@@ -210,24 +217,25 @@ void router_fanout_deliver(router_core *core, mesh_peer from, const Mesh__Msg *m
 }
 
 static void take_results(router_core *core, const Mesh__Deliver *deliver, const Mesh__Appended *appended,
-                         Mesh__Delivered *answer, mesh_time now, mesh_out *out)
+                         uint64_t trace, Mesh__Delivered *answer, mesh_time now, mesh_out *out)
 {
     size_t n = 0;
     Mesh__Gap *gaps = mesh_arena_alloc(core->arena, deliver->n_users * sizeof *gaps);
     answer->gaps = mesh_arena_alloc(core->arena, deliver->n_users * sizeof *answer->gaps);
     size_t asked = 0; /* results are of those who were not there yet */
-    for (size_t i = 0; i < deliver->n_users && asked < appended->n_results; i++) {
+    for (size_t i = 0; i < deliver->n_users; i++) {
         if (is_appended(deliver, i)) {
             continue;
         }
         const Mesh__AppendResult *result = appended->results[asked++];
         char *user = deliver->users[i]->user;
+        uint64_t era = result->era != 0 ? result->era : appended->era;
         switch (result->state) {
         case MESH__APPEND_STATE__APPEND_DONE:
-            n = offer(core, user, appended->era, result->inbox_seq, true, n);
+            n = offer(core, user, era, result->inbox_seq, true, n);
             break;
         case MESH__APPEND_STATE__APPEND_DUP:
-            n = offer(core, user, appended->era, result->inbox_seq, false, n);
+            n = offer(core, user, era, result->inbox_seq, false, n);
             break;
         case MESH__APPEND_STATE__APPEND_GAP:
             mesh__gap__init(&gaps[answer->n_gaps]);
@@ -243,7 +251,7 @@ static void take_results(router_core *core, const Mesh__Deliver *deliver, const 
         }
     }
     if (n > 0) {
-        send_live(core, deliver->entry, appended->era, n, out);
+        send_live(core, deliver->entry, trace, n, out);
     }
     for (size_t i = 0; i < deliver->n_users; i++) {
         feed_user(core, deliver->users[i]->user, now, out);
@@ -269,7 +277,7 @@ void router_fanout_appended(router_core *core, router_request *req, const Mesh__
     const Mesh__Deliver *deliver = ((const Mesh__Msg *)held)->deliver;
     Mesh__Delivered result = MESH__DELIVERED__INIT;
     if (answer->body_case == MESH__MSG__BODY_APPENDED && answer->appended->n_results == count_asked(deliver)) {
-        take_results(core, deliver, answer->appended, &result, now, out);
+        take_results(core, deliver, answer->appended, ((const Mesh__Msg *)held)->trace, &result, now, out);
     } else {
         result.retry = true;
     }
@@ -321,8 +329,8 @@ void router_fanout_page(router_core *core, const router_request *req, const Mesh
     for (size_t i = 0; i < page->n_entries; i++) {
         const Mesh__InboxEntry *entry = page->entries[i];
         if (entry->entry && may_send(s, entry->inbox_seq)) {
-            add_target(core, 0, s, entry->inbox_seq);
-            send_live(core, entry->entry, page->era, 1, out);
+            add_target(core, 0, s, page->era, entry->inbox_seq);
+            send_live(core, entry->entry, 0, 1, out);
             mesh_stats_add(core->stats, ROUTER_STAT_PULLED, 1);
             s->next++;
             moved = true;

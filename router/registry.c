@@ -1,5 +1,10 @@
 #include "router/registry.h"
 
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "mesh/alloc.h"
 #include "mesh/table.h"
 #include "router/core.h"
@@ -7,8 +12,8 @@
 struct router_registry {
     const mesh_hash_key *key;
     size_t max;
-    zhashx_t *by_id;
-    zhashx_t *users;
+    mesh_table *by_id;
+    mesh_table *users;
     router_session **all;
     size_t count;
     size_t cap;
@@ -19,8 +24,8 @@ router_registry *router_registry_new(const mesh_hash_key *key, size_t max)
     router_registry *registry = mesh_alloc(sizeof *registry);
     registry->key = key;
     registry->max = max;
-    registry->by_id = mesh_table_u64();
-    registry->users = mesh_table_str();
+    registry->by_id = mesh_table_new(key);
+    registry->users = mesh_table_new(key);
     return registry;
 }
 
@@ -31,8 +36,8 @@ void router_registry_destroy(router_registry **registry_p)
         while (registry->count > 0) {
             router_registry_release(registry, registry->all[registry->count - 1]);
         }
-        zhashx_destroy(&registry->by_id);
-        zhashx_destroy(&registry->users);
+        mesh_table_destroy(&registry->by_id);
+        mesh_table_destroy(&registry->users);
         free(registry->all);
         free(registry);
         *registry_p = NULL;
@@ -41,12 +46,12 @@ void router_registry_destroy(router_registry **registry_p)
 
 static router_user *user_hold(router_registry *registry, const char *qid)
 {
-    router_user *user = zhashx_lookup(registry->users, qid);
+    router_user *user = mesh_table_get(registry->users, mesh_table_str(qid));
     if (!user) {
         user = mesh_alloc(sizeof *user);
         user->qid = mesh_strdup(qid);
         user->slot = mesh_id_slot(registry->key, qid);
-        zhashx_insert(registry->users, user->qid, user);
+        mesh_table_put(registry->users, mesh_table_str(user->qid), user);
     }
     return user;
 }
@@ -71,7 +76,7 @@ router_session *router_registry_claim(router_registry *registry, uint64_t id, co
     session->user->sessions = session;
     session->index = registry->count;
     registry->all[registry->count++] = session;
-    zhashx_insert(registry->by_id, &session->id, session);
+    mesh_table_put(registry->by_id, mesh_table_u64(&session->id), session);
     return session;
 }
 
@@ -84,26 +89,26 @@ void router_registry_release(router_registry *registry, router_session *session)
     }
     *at = session->sibling;
     if (!user->sessions) {
-        zhashx_delete(registry->users, user->qid);
+        mesh_table_remove(registry->users, mesh_table_str(user->qid));
         free(user->qid);
         free(user);
     }
     registry->count--;
     registry->all[session->index] = registry->all[registry->count];
     registry->all[session->index]->index = session->index;
-    zhashx_delete(registry->by_id, &session->id);
+    mesh_table_remove(registry->by_id, mesh_table_u64(&session->id));
     free(session->name);
     free(session);
 }
 
 router_session *router_registry_find(const router_registry *registry, uint64_t id)
 {
-    return zhashx_lookup(registry->by_id, &id);
+    return mesh_table_get(registry->by_id, mesh_table_u64(&id));
 }
 
 router_user *router_registry_user(const router_registry *registry, const char *user_qid)
 {
-    return zhashx_lookup(registry->users, user_qid);
+    return mesh_table_get(registry->users, mesh_table_str(user_qid));
 }
 
 size_t router_registry_count(const router_registry *registry)

@@ -10,6 +10,7 @@
 #include "mesh/rand.h"
 #include "mesh/version.h"
 #include "router/core.h"
+#include "router/orders.h"
 
 typedef enum serve_state { SERVE_RUN, SERVE_WAIT, SERVE_LEAVE } serve_state;
 
@@ -25,11 +26,22 @@ typedef struct serve {
     mesh_link *link;
     mesh_out *out;
     router_core *core;
+    router_orders *orders;
 } serve;
 
 static void on_message(void *arg, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now)
 {
     serve *s = arg;
+    if (msg->body_case == MESH__MSG__BODY_OPERATE) {
+        if (router_orders_take(s->orders, from, msg, s->out)) {
+            mesh_log(MESH_INFO, "drained_by", "operator=%s", mesh_conf_node(s->conf, from)->name);
+            mesh_loop_stop_all();
+        }
+        return;
+    }
+    if (mesh_conf_node(s->conf, from)->role == MESH_EDGE && router_orders_answer(s->orders, from, msg, s->out)) {
+        return;
+    }
     router_core_message(s->core, from, msg, packed, now, s->out);
 }
 
@@ -38,6 +50,7 @@ static void on_up(void *arg, mesh_peer peer, uint64_t boot, mesh_time now)
     serve *s = arg;
     s->edges_up += mesh_conf_node(s->conf, peer)->role == MESH_EDGE;
     s->stores_up += mesh_conf_node(s->conf, peer)->role == MESH_STORE;
+    router_orders_up(s->orders, peer);
     router_core_up(s->core, peer, boot, now, s->out);
 }
 
@@ -46,6 +59,7 @@ static void on_down(void *arg, mesh_peer peer, mesh_time now)
     serve *s = arg;
     s->edges_up -= mesh_conf_node(s->conf, peer)->role == MESH_EDGE;
     s->stores_up -= mesh_conf_node(s->conf, peer)->role == MESH_STORE;
+    router_orders_down(s->orders, peer);
     router_core_down(s->core, peer, now, s->out);
 }
 
@@ -116,6 +130,7 @@ static mesh_err start(serve *s)
     router_core_conf core_conf = { .conf = s->conf, .self = s->self, .boot = boot };
     s->out = mesh_out_new(mesh_conf_nodes(s->conf));
     s->loop = mesh_loop_new(turn, s);
+    s->orders = router_orders_new(s->conf, s->self);
     s->core = router_core_new(&core_conf, mesh_clock_now());
     mesh_err err = mesh_link_new(s->loop, s->conf, s->self, boot, &handler, s, &s->link);
     if (err != MESH_OK) {
@@ -143,6 +158,7 @@ int router_serve_run(const mesh_conf *conf, mesh_peer self)
     }
     mesh_link_destroy(&s.link);
     router_core_destroy(&s.core);
+    router_orders_destroy(&s.orders);
     mesh_loop_destroy(&s.loop);
     mesh_out_destroy(&s.out);
     return err == MESH_OK ? 0 : 1;

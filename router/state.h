@@ -7,6 +7,7 @@
 
 #include "mesh/fault.h"
 #include "router/core.h"
+#include "router/leaders.h"
 #include "router/registry.h"
 #include "router/requests.h"
 
@@ -29,7 +30,9 @@ typedef enum router_stat {
     ROUTER_STAT_SESSIONS,
     ROUTER_STAT_INFLIGHT,
     ROUTER_STAT_EPOCH,
-    ROUTER_STATS
+    ROUTER_STAT_RESENT,
+    ROUTER_STAT_LEADER_CHANGES,
+    ROUTER_STATS /* then one per shard: is its leader known */
 } router_stat;
 
 struct router_core {
@@ -38,32 +41,72 @@ struct router_core {
     uint64_t boot;
     mesh_ms ttl_ms;
     mesh_ring *ring;
+    router_leaders *leaders;
     router_requests *requests;
     router_registry *registry;
     mesh_stats *stats;
+    mesh_stat_info *stat_infos;
+    struct shard_label *shard_labels;
     mesh_arena *arena; /* for what is built or decoded within one call */
     bool *up;          /* by peer */
+    mesh_ms *heard;    /* by peer: when a store last answered as one that leads */
     bool leaving;
     size_t held_bytes; /* deliveries waiting for their append's answer */
     mesh_ms next_lease;
+    mesh_peer lease_to;  /* the store asked last */
+    mesh_ms lease_since; /* when it was first asked without an answer; MESH_NEVER: it does not owe one */
     mesh_ms next_heads;
     size_t heads_at; /* which slice of the registry is next */
     struct router_target {
         mesh_peer edge;
         uint64_t session;
-        uint64_t inbox_seq;
+        uint64_t inbox_seq, era;
     } * targets; /* scratch of one append's answer */
     size_t targets_cap;
 };
 
 /* ---- core.c ---- */
 void router_core_fault(router_core *core, mesh_peer to, uint64_t corr, uint64_t trace, mesh_fault code, mesh_out *out);
-/* Remember a request to the store of key and send msg there under its own corr. NULL: a fault was answered instead
- * (to `from`, when from is a peer) or, for requests of the router's own, nothing was sent. */
+/* Remember a request to the shard of key and send msg to its leader, now or as soon as there is one, under its own
+ * corr. NULL: a fault was answered instead (to `from`, when from is a peer) or, for requests of the router's own,
+ * nothing was sent. */
 router_request *router_core_ask(router_core *core, router_request_kind kind, const char *key, const Mesh__Msg *msg,
                                 mesh_peer from, mesh_time now, mesh_out *out);
+/* The same, of this shard, whatever the map says. */
+router_request *router_core_ask_shard(router_core *core, router_request_kind kind, uint32_t shard, const Mesh__Msg *msg,
+                                      mesh_peer from, mesh_time now, mesh_out *out);
 /* Give the answer to whoever asked. */
 void router_core_answer(router_core *core, const router_request *req, const Mesh__Msg *answer, mesh_out *out);
+
+mesh_peer router_core_store_of(const router_core *core, const char *key); /* whom to tell; MESH_NO_PEER: nobody is up */
+void router_core_heard(router_core *core, mesh_peer store, mesh_time now); /* it answered as one that leads */
+
+/* ---- tries.c ---- */
+void router_tries_send(router_core *core, router_request *req, mesh_time now,
+                       mesh_out *out); /* now or when it can be */
+/* The store said NOT_LEADER or UNAVAILABLE; req: what it was asked, NULL when that is not known (any more). */
+void router_tries_refused(router_core *core, mesh_peer store, router_request *req, const Mesh__Fault *fault,
+                          mesh_time now, mesh_out *out);
+void router_tries_ring(router_core *core, mesh_time now, mesh_out *out); /* the ring changed */
+void router_tries_up(router_core *core, mesh_peer store, mesh_time now, mesh_out *out);
+void router_tries_down(router_core *core, mesh_peer store, mesh_time now, mesh_out *out);
+/* Errors: as router_leaders_leading. */
+MESH_MUST mesh_err router_tries_leading(router_core *core, mesh_peer store, uint64_t term, mesh_time now,
+                                        mesh_out *out);
+mesh_ms router_tries_turn(router_core *core, mesh_time now, mesh_out *out); /* when it has something to do next */
+
+/* ---- relay.c ---- */
+void router_relay_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_time now, mesh_out *out);
+
+/* ---- lease.c ---- */
+void router_lease_renew(router_core *core, mesh_time now, mesh_out *out);
+void router_lease_ring(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_time now, mesh_out *out);
+/* A store that refused something: was it the lease? Then it is asked again soon, of whoever is next. */
+bool router_lease_refused(router_core *core, mesh_peer store, uint64_t corr, mesh_time now);
+void router_lease_up(router_core *core, mesh_peer store, mesh_time now, mesh_out *out);
+void router_lease_moved(router_core *core, mesh_peer store, mesh_time now); /* this store leads, or is gone */
+/* Tell the ring to a peer that has no other way to learn it: an edge, or a store of another shard than 0. */
+void router_lease_push(router_core *core, mesh_peer peer, mesh_out *out);
 
 /* ---- attach.c ---- */
 void router_attach_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_time now, mesh_out *out);

@@ -12,7 +12,11 @@ usage: scripts/cluster.sh COMMAND [options]
   logs [NODE]   follow the logs of one node, or of all
   kill NODE     kill -9
   start NODE    start a node that is down
-options: --edges N (2)  --routers N (2)  --data DIR (./data)  --port P (8080)  --no-build
+  restart NODE  drain it if it runs, start it
+  roll          restart every node, one after the other, each when all is green again
+options: --edges N (2)  --routers N (2)  --shards N (1)  --replicas N (1)
+         --data DIR (./data)  --port P (8080)  --no-build
+A shard has as many stores as --replicas says: 1, 3 or 5. store1, store2 ... are dealt out shard by shard.
 EOT
 }
 
@@ -26,11 +30,11 @@ misuse() {
     exit 2
 }
 
-data=data edges='' routers='' port='' build=yes
+data=data edges='' routers='' shards='' replicas='' port='' build=yes
 words=()
 while [ $# -gt 0 ]; do
     case "$1" in
-    --edges | --routers | --data | --port)
+    --edges | --routers | --shards | --replicas | --data | --port)
         [ -n "${2:-}" ] || misuse "$1 wants a value"
         printf -v "${1#--}" %s "$2"
         shift 2
@@ -41,14 +45,14 @@ while [ $# -gt 0 ]; do
     *) words+=("$1"); shift ;;
     esac
 done
-for number in "$edges" "$routers" "$port"; do
+for number in "$edges" "$routers" "$shards" "$replicas" "$port"; do
     [[ $number =~ ^([1-9][0-9]{0,4})?$ ]] || misuse "'$number' is no number"
 done
 set -- "${words[@]:-}"
 case "${1:-}" in
-up | down | status) [ $# -eq 1 ] || misuse "what is '$2'?" ;;
+up | down | status | roll) [ $# -eq 1 ] || misuse "what is '$2'?" ;;
 logs) [ $# -le 2 ] || misuse "what is '$3'?" ;;
-kill | start) [ $# -eq 2 ] || misuse "$1 wants one NODE" ;;
+kill | start | restart) [ $# -eq 2 ] || misuse "$1 wants one NODE" ;;
 esac
 parley=${PARLEY:-build/release/parley}
 conf=$data/cluster.conf
@@ -58,6 +62,20 @@ nodes() { # of a role, or all: in the order they start
     for role in ${1:-store router edge}; do
         "$parley" config nodes "$conf" | awk -v r="$role" '$2 == r { print $1 }'
     done
+}
+
+shards_of_conf() {
+    "$parley" config nodes "$conf" | awk '$2 == "store" && !seen[$4]++ { n++ } END { print n + 0 }'
+}
+
+stores_in_words() {
+    local n shards
+    n=$(nodes store | wc -l) shards=$(shards_of_conf)
+    if [ "$n" -eq 1 ]; then
+        echo "1 store"
+    else
+        echo "$n stores ($shards $([ "$shards" -eq 1 ] && echo shard || echo shards) of $((n / shards)))"
+    fi
 }
 
 role_of() {
@@ -109,17 +127,19 @@ need_port() { # PORT FOR: dies when another process has it
 }
 
 need_ports_of_plan() { # the ports `parley init` gives
-    local base=$((port < 60000 ? port + 1000 : port - 1000)) i
+    local base=$((port < 60000 ? port + 1000 : port - 1000)) stores=$((shards * replicas)) i
     need_port "$port" "the edges"
-    need_port "$base" store1
+    for ((i = 1; i <= stores; i++)); do
+        need_port $((base + i - 1)) "store$i"
+    done
     for ((i = 1; i <= routers; i++)); do
-        need_port $((base + i)) "router$i"
+        need_port $((base + stores + i - 1)) "router$i"
     done
 }
 
 need_ports_of_conf() { # of the nodes that are to start
     local node role endpoint edge_runs=no
-    while read -r node role endpoint; do
+    while read -r node role endpoint _; do
         if [ -n "$(pid_of "$node")" ]; then
             [ "$role" != edge ] || edge_runs=yes
         elif [[ $endpoint == tcp://* ]]; then
@@ -158,12 +178,15 @@ up() {
     fi
     [ -x "$parley" ] || die "$parley is not built: run make"
     if [ ! -e "$conf" ]; then
-        edges=${edges:-2} routers=${routers:-2} port=${port:-8080}
+        edges=${edges:-2} routers=${routers:-2} shards=${shards:-1} replicas=${replicas:-1} port=${port:-8080}
         need_ports_of_plan
-        "$parley" init --data "$data" --edges "$edges" --routers "$routers" --port "$port"
+        "$parley" init --data "$data" --edges "$edges" --routers "$routers" --shards "$shards" --replicas "$replicas" \
+            --port "$port"
     else
         need_same edges "$edges" "$(nodes edge | wc -l)"
         need_same routers "$routers" "$(nodes router | wc -l)"
+        need_same shards "$shards" "$(shards_of_conf)"
+        need_same replicas "$replicas" "$(($(nodes store | wc -l) / $(shards_of_conf)))"
         need_same port "$port" "$("$parley" config get "$conf" edge.port)"
         port=$("$parley" config get "$conf" edge.port)
         need_ports_of_conf
@@ -181,7 +204,7 @@ up() {
     ann=$("$parley" token ann --name Ann --data "$data")
     bob=$("$parley" token bob --name Bob --data "$data")
     cat <<EOT
-parley is up: $(nodes edge | wc -l) edges on port $port, $(nodes router | wc -l) routers, $(nodes store | wc -l) store; data in $data
+parley is up: $(nodes edge | wc -l) edges on port $port, $(nodes router | wc -l) routers, $(stores_in_words); data in $data
 
   open  http://127.0.0.1:$port/
 
@@ -234,6 +257,17 @@ start)
     need_conf
     need_node "$2"
     start_node "$2"
+    ;;
+restart)
+    need_conf
+    need_node "$2"
+    stop_nodes "$2"
+    start_node "$2"
+    ;;
+roll)
+    need_conf
+    printf -v again '%q ' env "PARLEY=$parley" scripts/cluster.sh restart --data "$data"
+    "$parley" cluster roll --data "$data" --exec "$again {node}"
     ;;
 '') usage >&2; exit 2 ;;
 *) misuse "unknown command $1" ;;

@@ -16,7 +16,7 @@ clang-format --dry-run --Werror "${sources[@]}" || fail "clang-format: run make 
 shellcheck "${scripts[@]}" || fail "shellcheck"
 
 # Programs never include each other: mesh/ and proto/ are what they share. client/ may start the roles (serve.h), make
-# tokens and salvage.
+# tokens, salvage, back up and restore.
 layer() { # layer FOLDER 'allowed include prefixes'
     local hits
     hits=$(git grep -nE '^#include "[a-z]+/' -- "$1/*.c" "$1/*.h" | grep -vE "#include \"($2)" || true)
@@ -26,7 +26,7 @@ layer mesh 'mesh/'
 layer edge 'edge/|mesh/'
 layer router 'router/|mesh/'
 layer store 'store/|mesh/'
-layer client 'client/|mesh/|edge/(serve|token)\.h|router/serve\.h|store/(serve|salvage)\.h'
+layer client 'client/|mesh/|edge/(serve|token)\.h|router/serve\.h|store/(serve|salvage|backup|restore|fetch)\.h'
 
 # One door per library.
 door() { # door 'include pattern' 'files allowed'

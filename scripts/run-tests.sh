@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs what `make check` built and closes with one line: N passed, N failed.
-# usage: run-tests.sh BUILD_DIR STAGE…      stages: lint unit story random live web fuzz valgrind
+# Runs what `make check` built and closes with one line: N passed, N failed. What this machine does not allow is skipped, and
+# said above that line.
+# usage: run-tests.sh BUILD_DIR STAGE…      stages: lint unit story random live live-long web fuzz valgrind
 # UNIT_SKIP names unit tests to leave out; RANDOM_SECONDS (110) and RANDOM_FIRST (from the clock) steer the random stage.
 # The output of each test is in BUILD_DIR/log.
 set -uo pipefail
@@ -8,7 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 build=$1
 shift
 mkdir -p "$build/log"
-passed=0 failed=0
+passed=0 failed=0 skipped=()
 cores=(edge_codec edge_core edge_http edge_push edge_request edge_token mesh_base mesh_conf mesh_ring mesh_wire
     router_core store_core store_omap client_irc client_session)
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=0:strict_string_checks=1}
@@ -55,9 +56,13 @@ run_cmocka() { # NAME SECONDS COMMAND…: as many tests as it says
 }
 
 run_node() { # DIRECTORY: node's own test runner, one file at a time
-    local name=$1 log=$build/log/$1.log
+    local name=$1 log=$build/log/${1//\//-}.log
     timeout 600 node --test --test-concurrency=1 "tests/$1"/*.test.mjs >"$log" 2>&1
-    local status=$? ok bad
+    local status=$? ok bad left why
+    mapfile -t left < <(sed -nE 's/^ *ok [0-9]+ - (.*) # SKIP (.*)$/\1: \2/p; s/^﹣ (.*) \([0-9.]+ms\) # (.*)$/\1: \2/p' "$log")
+    for why in "${left[@]}"; do
+        skipped+=("$1: $why")
+    done
     ok=$(sed -nE 's/^(# |ℹ )pass ([0-9]+)$/\2/p' "$log" | tail -n 1)
     bad=$(sed -nE 's/^(# |ℹ )fail ([0-9]+)$/\2/p' "$log" | tail -n 1)
     if [ "$status" -eq 0 ] && [ "${ok:-0}" -gt 0 ]; then
@@ -108,6 +113,7 @@ for stage in "$@"; do
         ;;
     random) run_random ;;
     live) run_node live ;;
+    live-long) run_node live/long ;;
     web)
         (cd tests/web && { [ -d node_modules ] || npm ci --no-audit --no-fund --ignore-scripts >/dev/null; })
         run_node web
@@ -121,5 +127,8 @@ for stage in "$@"; do
     echo "   ($(($(date +%s) - start)) s)"
 done
 
+for why in "${skipped[@]}"; do
+    echo "skipped: $why"
+done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

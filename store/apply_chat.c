@@ -54,7 +54,7 @@ static void create_direct(store_fsm *fsm, const Mesh__ChatCreate *create, uint64
     Mesh__Entry *first;
     mesh_err err = store_chats_get(fsm->chats, create->chat, &chat);
     if (err == MESH_OK) {
-        err = store_fsm_entry(fsm, fsm->arena, create->chat, 1, &first);
+        err = store_fsm_entry(fsm, fsm->arena, chat->slot, create->chat, 1, &first);
         if (err == MESH_OK) {
             store_fsm_sent(fsm, first, create->client_msg_id, true, answer);
         } else {

@@ -33,7 +33,7 @@ static bool row_expired(store_fsm *fsm, const store_user *user, uint64_t inbox_s
     store_key key;
     mesh_slice value;
     ProtobufCMessage *message;
-    store_key_inbox(&key, user->id, inbox_seq);
+    store_key_inbox(&key, user->slot, user->id, inbox_seq);
     mesh_err err = store_rows_get(fsm->rows, &key, false, &value);
     if (err == MESH_NOT_FOUND) {
         return false;
@@ -66,7 +66,7 @@ static void trim(store_fsm *fsm, store_user *user, uint64_t acked, uint64_t rows
     mesh_stats_add(fsm->stats, STORE_M_TRIMMED, upto - user->trimmed);
     for (uint64_t seq = user->trimmed + 1; seq <= upto; seq++) {
         store_key key;
-        store_key_inbox(&key, user->id, seq);
+        store_key_inbox(&key, user->slot, user->id, seq);
         store_rows_delete(fsm->rows, &key);
     }
     user->trimmed = upto;
@@ -85,11 +85,21 @@ static uint64_t acked_by_all(const store_user *user)
 
 /* ---- append ---- */
 
-/* An inbox row: the entry, or when it is long, only where it is. */
-static void pack_inbox_row(const Mesh__Entry *entry, mesh_buf *out)
+/* Is the entry stored by this shard? */
+static bool is_here(store_fsm *fsm, const Mesh__Entry *entry)
+{
+    store_key key;
+    mesh_slice value;
+    mesh_slot slot = mesh_id_slot(fsm->hash_key, entry->chat);
+    store_key_entry(&key, slot, entry->chat, entry->seq);
+    return store_fsm_owns(fsm, slot) && store_rows_get(fsm->rows, &key, false, &value) == MESH_OK;
+}
+
+/* An inbox row: the entry, or when it is long and can be read from the chat, only where it is. */
+static void pack_inbox_row(store_fsm *fsm, const Mesh__Entry *entry, mesh_buf *out)
 {
     Mesh__Entry row = *entry;
-    if (mesh_wire_size(&row) > 2 * STORE_INBOX_INLINE || row.body.len > STORE_INBOX_INLINE) {
+    if ((mesh_wire_size(&row) > 2 * STORE_INBOX_INLINE || row.body.len > STORE_INBOX_INLINE) && is_here(fsm, entry)) {
         row.body = (ProtobufCBinaryData){ 0 };
         row.n_attachments = 0;
         row.n_users = 0;
@@ -121,7 +131,7 @@ static mesh_err append_one(store_fsm *fsm, const Mesh__Entry *entry, store_user 
 {
     Store__UserChatRow position;
     store_key key;
-    store_key_user_chat(&key, user->id, entry->chat);
+    store_key_user_chat(&key, user->slot, user->id, entry->chat);
     mesh_err err = load_position(fsm, &key, &position);
     if (err != MESH_OK) {
         return err;
@@ -135,7 +145,6 @@ static mesh_err append_one(store_fsm *fsm, const Mesh__Entry *entry, store_user 
     if (position.last_seq != prev) {
         result->state = MESH__APPEND_STATE__APPEND_GAP;
         result->expected = position.last_seq;
-        mesh_stats_add(fsm->stats, STORE_M_APPEND_GAPS, 1);
         return MESH_OK;
     }
     if (position.last_seq == 0) {
@@ -148,7 +157,7 @@ static mesh_err append_one(store_fsm *fsm, const Mesh__Entry *entry, store_user 
         position.own_count = entry->count;
     }
     store_rows_pack(fsm->rows, &key, &position, STORE_ROW_HOT);
-    store_key_inbox(&key, user->id, user->head);
+    store_key_inbox(&key, user->slot, user->id, user->head);
     store_rows_put(fsm->rows, &key, packed, STORE_ROW_ONLY);
     result->state = MESH__APPEND_STATE__APPEND_DONE;
     result->inbox_seq = user->head;
@@ -167,19 +176,27 @@ static mesh_err append_unless_fenced(store_fsm *fsm, const Mesh__Entry *entry, c
     if (err != MESH_OK) {
         return err;
     }
+    result->era = fsm->eras[user->slot];
+    if (!store_fsm_owns(fsm, user->slot)) { /* the sender's map is of another time: it splits again by the next one */
+        result->state = MESH__APPEND_STATE__APPEND_REFUSED;
+        mesh_stats_add(fsm->stats, STORE_M_APPEND_REFUSED, 1);
+        return MESH_OK;
+    }
     if (fsm->fences[user->slot] > epoch) {
         result->state = MESH__APPEND_STATE__APPEND_REFUSED;
         result->expected = fsm->fences[user->slot];
         mesh_stats_add(fsm->stats, STORE_M_APPEND_REFUSED, 1);
         return MESH_OK;
     }
-    return append_one(fsm, entry, user, to->prev, packed, result);
+    err = append_one(fsm, entry, user, to->prev, packed, result);
+    mesh_stats_add(fsm->stats, STORE_M_APPEND_GAPS, result->state == MESH__APPEND_STATE__APPEND_GAP ? 1 : 0);
+    return err;
 }
 
 void store_apply_append(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
 {
     const Mesh__Append *append = msg->append;
-    pack_inbox_row(append->entry, &fsm->scratch);
+    pack_inbox_row(fsm, append->entry, &fsm->scratch);
     mesh_slice packed = mesh_buf_slice(&fsm->scratch);
     Mesh__Appended *appended = mesh_arena_alloc(fsm->arena, sizeof *appended);
     Mesh__AppendResult *results = mesh_arena_alloc(fsm->arena, append->n_users * sizeof *results);
@@ -202,26 +219,31 @@ void store_apply_append(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
 /* ---- append, of what this log entry made ---- */
 
 /* No fence here: nobody but this shard's own log decides it. What does not fit (an older entry of the chat is still on
- * its way to this inbox) is left to the outbox, which finds the gap and closes it. */
+ * its way to this inbox) is left to the outbox, which brings them in order; and so is the rest of the chat then, whose
+ * members most likely are no further. */
 static mesh_err append_own(store_fsm *fsm, store_owed *owed, const store_chat *chat)
 {
-    pack_inbox_row(owed->entry, &fsm->scratch);
+    pack_inbox_row(fsm, owed->entry, &fsm->scratch);
     mesh_slice packed = mesh_buf_slice(&fsm->scratch);
     owed->inbox_seqs = mesh_arena_alloc(fsm->arena, chat->n_members * sizeof *owed->inbox_seqs);
+    memset(owed->inbox_seqs, 0, chat->n_members * sizeof *owed->inbox_seqs);
     for (size_t i = 0; i < chat->n_members; i++) {
         const store_member *member = chat->members[i];
         store_user *user;
         Mesh__AppendResult result = MESH__APPEND_RESULT__INIT;
-        owed->inbox_seqs[i] = 0;
         if (!store_member_entitled(member, owed->entry->seq)) {
             continue;
         }
         mesh_err err = store_users_get(fsm->users, member->user, &user);
-        if (err == MESH_OK && mesh_ring_shard(fsm->ring, user->slot) == fsm->shard) {
+        if (err == MESH_OK && store_fsm_owns(fsm, user->slot) && mesh_ring_shard(fsm->ring, user->slot) == fsm->shard) {
             err = append_one(fsm, owed->entry, user, store_member_prev(member, owed->entry->seq), packed, &result);
         }
         if (err != MESH_OK) {
             return err;
+        }
+        if (result.state == MESH__APPEND_STATE__APPEND_GAP) {
+            mesh_stats_add(fsm->stats, STORE_M_LEFT, 1);
+            break;
         }
         owed->inbox_seqs[i] = result.state == MESH__APPEND_STATE__APPEND_DONE ? result.inbox_seq : 0;
     }
@@ -237,6 +259,8 @@ void store_apply_inboxes(store_fsm *fsm)
         if (err == MESH_OK && chat->n_members <= room) {
             room -= chat->n_members;
             err = append_own(fsm, &fsm->owed[i], chat);
+        } else {
+            mesh_stats_add(fsm->stats, STORE_M_LEFT, 1);
         }
         if (err != MESH_OK) {
             fsm->error = MESH_CORRUPT;
@@ -310,8 +334,8 @@ void store_apply_attach(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
         store_fsm_fault(fsm->arena, answer, FAULT_REPLACED);
         return;
     }
-    bool resync =
-        !attach->has_cursor || attach->era != fsm->era || attach->after > user->head || attach->after < user->trimmed;
+    bool resync = !attach->has_cursor || attach->era != store_fsm_era(fsm, user->slot) || attach->after > user->head ||
+                  attach->after < user->trimmed;
     /* What a running session was sent is not yet what its device keeps; a hello's cursor is. */
     uint64_t kept = attach->fresh || attach->acked > attach->after ? attach->after : attach->acked;
     uint64_t cursor = resync ? user->head : kept;
@@ -322,7 +346,7 @@ void store_apply_attach(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
     Mesh__Attached *attached = mesh_arena_alloc(fsm->arena, sizeof *attached);
     mesh__attached__init(attached);
     attached->session = attach->session;
-    attached->era = fsm->era;
+    attached->era = store_fsm_era(fsm, user->slot);
     attached->head = user->head;
     attached->resync = resync;
     attached->generation = device->generation;

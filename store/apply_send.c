@@ -95,7 +95,7 @@ void store_apply_read(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
         store_fsm_fault(fsm->arena, answer, FAULT_INVALID);
     } else if (read->seq <= member->read_seq) {
         store_fsm_done(fsm->arena, answer);
-    } else if (store_fsm_entry(fsm, fsm->arena, read->chat, read->seq, &entry) != MESH_OK) {
+    } else if (store_fsm_entry(fsm, fsm->arena, chat->slot, read->chat, read->seq, &entry) != MESH_OK) {
         store_fsm_broken(fsm, fsm->arena, answer);
     } else {
         member->read_seq = read->seq;

@@ -39,6 +39,20 @@ void store_apply_ring_set(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answe
     fsm->ring_changed = true;
 }
 
+/* Not shard 0: what shard 0 decided, as a router told it. In the log, so that all replicas of this shard know the same
+ * map when they apply what comes after it. An older one changes nothing. */
+void store_apply_ring(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
+{
+    (void)answer;
+    if (fsm->shard == 0 || mesh_ring_set(fsm->ring, msg->ring) != MESH_OK) {
+        return;
+    }
+    store_key key;
+    store_key_ring(&key);
+    store_rows_pack(fsm->rows, &key, msg->ring, STORE_ROW_ONLY);
+    fsm->ring_changed = true;
+}
+
 void store_apply_outbox_done(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
 {
     (void)answer;

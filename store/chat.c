@@ -5,12 +5,14 @@
 #include <string.h>
 
 #include "mesh/alloc.h"
+#include "mesh/table.h"
 #include "store.pb-c.h"
 #include "store/core.h"
 
 struct store_chats {
     store_kv *kv;
-    store_lru *table;
+    const mesh_hash_key *hash_key;
+    mesh_table *table; /* the longest unused first */
     mesh_arena *arena; /* of loading */
     mesh_buf value;
     size_t members; /* of all chats kept */
@@ -20,7 +22,8 @@ store_chats *store_chats_new(store_kv *kv, const mesh_hash_key *hash_key)
 {
     store_chats *chats = mesh_alloc(sizeof *chats);
     chats->kv = kv;
-    chats->table = store_lru_new(hash_key);
+    chats->hash_key = hash_key;
+    chats->table = mesh_table_new(hash_key);
     chats->arena = mesh_arena_new();
     return chats;
 }
@@ -40,8 +43,7 @@ static void chat_free(store_chat *chat)
 
 static void evict_oldest(store_chats *chats)
 {
-    store_chat *chat = (store_chat *)store_lru_oldest(chats->table);
-    store_lru_remove(chats->table, &chat->node);
+    store_chat *chat = mesh_table_take(chats->table);
     chats->members -= chat->counted;
     chat_free(chat);
 }
@@ -52,10 +54,10 @@ void store_chats_destroy(store_chats **chats_p)
     if (chats == NULL) {
         return;
     }
-    while (store_lru_count(chats->table) > 0) {
+    while (mesh_table_size(chats->table) > 0) {
         evict_oldest(chats);
     }
-    store_lru_destroy(&chats->table);
+    mesh_table_destroy(&chats->table);
     mesh_arena_destroy(&chats->arena);
     mesh_buf_fini(&chats->value);
     free(chats);
@@ -72,9 +74,20 @@ static void weigh(store_chats *chats, store_chat *chat)
 
 void store_chats_evict(store_chats *chats)
 {
-    while (store_lru_count(chats->table) > STORE_CHATS_MAX ||
-           (chats->members > STORE_CHATS_MEMBERS_MAX && store_lru_count(chats->table) > 1)) {
+    while (mesh_table_size(chats->table) > STORE_CHATS_MAX ||
+           (chats->members > STORE_CHATS_MEMBERS_MAX && mesh_table_size(chats->table) > 1)) {
         evict_oldest(chats);
+    }
+}
+
+void store_chats_forget(store_chats *chats, mesh_slot slot)
+{
+    for (store_chat *chat = mesh_table_first(chats->table); chat != NULL; chat = mesh_table_next(chats->table)) {
+        if (chat->slot == slot) {
+            mesh_table_remove(chats->table, mesh_table_str(chat->id));
+            chats->members -= chat->counted;
+            chat_free(chat);
+        }
     }
 }
 
@@ -235,7 +248,7 @@ void store_chat_save(const store_chat *chat, store_rows *rows)
     row.member_count = chat->member_count;
     row.created_ms = chat->created_ms;
     store_key key;
-    store_key_chat(&key, chat->id);
+    store_key_chat(&key, chat->slot, chat->id);
     store_rows_pack(rows, &key, &row, STORE_ROW_ONLY);
 }
 
@@ -257,14 +270,15 @@ void store_chat_save_member(const store_chat *chat, const store_member *member, 
     row.read_seq = member->read_seq;
     row.read_count = member->read_count;
     store_key key;
-    store_key_member(&key, chat->id, member->user);
+    store_key_member(&key, chat->slot, chat->id, member->user);
     store_rows_pack(rows, &key, &row, STORE_ROW_ONLY);
 }
 
 static mesh_err load_meta(store_chats *chats, const char *id, store_chat *chat)
 {
     store_key key;
-    store_key_chat(&key, id);
+    chat->slot = mesh_id_slot(chats->hash_key, id);
+    store_key_chat(&key, chat->slot, id);
     mesh_err err = store_kv_get(chats->kv, store_key_slice(&key), &chats->value);
     if (err != MESH_OK) {
         return err;
@@ -288,7 +302,7 @@ static mesh_err load_meta(store_chats *chats, const char *id, store_chat *chat)
 static mesh_err load_head(store_chats *chats, store_chat *chat)
 {
     store_key prefix;
-    store_key_entries(&prefix, chat->id);
+    store_key_entries(&prefix, chat->slot, chat->id);
     store_kv_iter *it = store_kv_iter_new(chats->kv, store_key_slice(&prefix));
     mesh_err err = MESH_OK;
     ProtobufCMessage *message;
@@ -335,7 +349,7 @@ static mesh_err load_member(store_chats *chats, store_chat *chat, mesh_slice use
 static mesh_err load_members(store_chats *chats, store_chat *chat)
 {
     store_key prefix;
-    store_key_members(&prefix, chat->id);
+    store_key_members(&prefix, chat->slot, chat->id);
     store_kv_iter *it = store_kv_iter_new(chats->kv, store_key_slice(&prefix));
     mesh_err err = MESH_OK;
     for (store_kv_iter_first(it); err == MESH_OK && store_kv_iter_valid(it); store_kv_iter_next(it)) {
@@ -350,13 +364,13 @@ static mesh_err load_members(store_chats *chats, store_chat *chat)
 
 static void chat_put(store_chats *chats, store_chat *chat)
 {
-    store_lru_put(chats->table, &chat->node, (mesh_slice){ (const uint8_t *)chat->id, strlen(chat->id) });
+    mesh_table_put(chats->table, mesh_table_str(chat->id), chat);
     weigh(chats, chat);
 }
 
 mesh_err store_chats_get(store_chats *chats, const char *id, store_chat **chat_p)
 {
-    store_chat *chat = (store_chat *)store_lru_find(chats->table, (mesh_slice){ (const uint8_t *)id, strlen(id) });
+    store_chat *chat = mesh_table_touch(chats->table, mesh_table_str(id));
     if (chat != NULL) {
         weigh(chats, chat);
         *chat_p = chat;
@@ -385,6 +399,7 @@ store_chat *store_chats_add(store_chats *chats, const char *id, Mesh__ChatKind k
 {
     store_chat *chat = mesh_alloc(sizeof *chat);
     chat->id = mesh_strdup(id);
+    chat->slot = mesh_id_slot(chats->hash_key, id);
     chat->kind = kind;
     chat->history = history;
     chat->name = mesh_strdup(name);

@@ -8,7 +8,6 @@
 #define STORE_CHAT_H
 
 #include "mesh/wire.h"
-#include "store/lru.h"
 #include "store/rows.h"
 
 #define STORE_MEMBER_ROWS_MAX 20000    /* present and former members of one chat */
@@ -28,8 +27,8 @@ typedef struct store_member {
 } store_member;
 
 typedef struct store_chat {
-    store_lru_node node; /* first: a node is its chat */
     char *id;
+    mesh_slot slot;
     Mesh__ChatKind kind;
     Mesh__HistoryRule history;
     char *name, *creator;
@@ -50,7 +49,8 @@ MESH_MUST mesh_err store_chats_get(store_chats *chats, const char *id, store_cha
 /* A new chat without members or entries, only in memory until it is saved. There is none with this id. */
 store_chat *store_chats_add(store_chats *chats, const char *id, Mesh__ChatKind kind, Mesh__HistoryRule history,
                             const char *name, const char *creator, uint64_t created_ms);
-void store_chats_evict(store_chats *chats); /* down to the limits; between entries only */
+void store_chats_evict(store_chats *chats);                  /* down to the limits; between entries only */
+void store_chats_forget(store_chats *chats, mesh_slot slot); /* all of a slot; between entries only */
 
 void store_chat_rename(store_chat *chat, const char *name);
 void store_chat_save(const store_chat *chat, store_rows *rows);

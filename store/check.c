@@ -2,8 +2,12 @@
 
 #include <string.h>
 
+#include "mesh/conf.h"
 #include "mesh/id.h"
 #include "store/core.h"
+#include "store/key.h"
+#include "store/kv_rows.h"
+#include "store/slot.h"
 
 #define NAME_MAX_BYTES 1024 /* 128 code points of a name are at most 512 */
 #define TYPE_MAX_BYTES 256
@@ -22,6 +26,9 @@ store_kind store_check_kind(const Mesh__Msg *msg)
     case MESH__MSG__BODY_INBOX_ACK:
     case MESH__MSG__BODY_APPEND:
     case MESH__MSG__BODY_PROFILE:
+    case MESH__MSG__BODY_SLOT_MOVE:
+    case MESH__MSG__BODY_SLOT_ROWS:
+    case MESH__MSG__BODY_MAP_SET:
         return STORE_KIND_WRITE;
     case MESH__MSG__BODY_HISTORY:
     case MESH__MSG__BODY_MEMBERS:
@@ -31,7 +38,12 @@ store_kind store_check_kind(const Mesh__Msg *msg)
         return STORE_KIND_READ;
     case MESH__MSG__BODY_LEASE:
     case MESH__MSG__BODY_DELIVERED:
+    case MESH__MSG__BODY_RING:
         return STORE_KIND_OTHER;
+    case MESH__MSG__BODY_SLOT_TAKEN:
+    case MESH__MSG__BODY_DONE:
+    case MESH__MSG__BODY_FAULT:
+        return STORE_KIND_ANSWER;
     default:
         return STORE_KIND_UNKNOWN;
     }
@@ -158,6 +170,32 @@ static bool check_delivered(const Mesh__Delivered *m)
     return m->n_gaps <= ITEMS_MAX;
 }
 
+static bool check_slot(uint32_t slot, uint32_t shard)
+{
+    return slot < MESH_SLOTS && shard < MESH_NODES_MAX;
+}
+
+static bool check_rows(const Mesh__SlotRows *m)
+{
+    mesh_slice rows = { m->rows.data, m->rows.len };
+    mesh_slice key, value;
+    if (!check_slot(m->slot, m->shard) || m->move == 0 || m->after.len > STORE_KEY_MAX ||
+        store_kv_rows_check(rows, (mesh_slice){ m->after.data, m->after.len }, NULL) != MESH_OK) {
+        return false;
+    }
+    while (store_kv_rows_next(&rows, &key, &value) == MESH_OK) {
+        if (key.size > STORE_KEY_MAX || !store_slot_has((mesh_slot)m->slot, key)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_taken(const Mesh__SlotTaken *m)
+{
+    return m->slot < MESH_SLOTS && m->after.len <= STORE_KEY_MAX;
+}
+
 bool store_check_fields(const Mesh__Msg *msg)
 {
     const char *key = msg->key;
@@ -193,6 +231,19 @@ bool store_check_fields(const Mesh__Msg *msg)
         return short_string(msg->lease->router, MESH_NODE_NAME_MAX);
     case MESH__MSG__BODY_DELIVERED:
         return check_delivered(msg->delivered);
+    case MESH__MSG__BODY_RING:
+        return true; /* what is wrong with it, mesh_ring_set finds */
+    case MESH__MSG__BODY_SLOT_MOVE:
+        return check_slot(msg->slot_move->slot, msg->slot_move->shard);
+    case MESH__MSG__BODY_SLOT_ROWS:
+        return check_rows(msg->slot_rows);
+    case MESH__MSG__BODY_MAP_SET:
+        return check_slot(msg->map_set->slot, msg->map_set->shard) && msg->map_set->move > 0;
+    case MESH__MSG__BODY_SLOT_TAKEN:
+        return check_taken(msg->slot_taken);
+    case MESH__MSG__BODY_DONE:
+    case MESH__MSG__BODY_FAULT:
+        return true;
     default:
         return false;
     }

@@ -11,7 +11,8 @@ typedef enum store_kind {
     STORE_KIND_UNKNOWN,
     STORE_KIND_WRITE, /* goes through the log */
     STORE_KIND_READ,  /* answered at once */
-    STORE_KIND_OTHER  /* lease, delivered */
+    STORE_KIND_OTHER, /* lease, delivered */
+    STORE_KIND_ANSWER /* to what this store asked of another shard */
 } store_kind;
 
 store_kind store_check_kind(const Mesh__Msg *msg);

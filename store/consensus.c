@@ -1,213 +1,37 @@
-/* store/consensus.c: the driver of libraft's pure core. See store/consensus.h for what it promises.
+/* store/consensus.c: opening, running and trimming; one event is carried out in store/consensus_step.c.
  *
- * Each event goes through step(): raft_step says what changed, and it is carried out in this order: term and vote
- * (synced and waited for), log entries (queued with sync; the ticket and the last index go into `flights`), messages,
- * commit. When the kv has made a ticket durable, PERSISTED_ENTRIES with the highest such index goes in, and the commit
- * index comes out.
- *
- * Two cursors: `passed` is Raft's (every committed configuration above it is fed back, or none could ever be changed
- * again); `applied` is the owner's, ahead of it after a restart. Payloads submitted here wait in `own` until they are
- * handed over; all others are read back from the log.
- *
- * What goes wrong: after a kv error nothing more is stepped: what was not durable then never commits here. */
+ * What goes wrong: after a kv error nothing more is stepped: what was not durable then never commits here. The same
+ * holds once a copy of the state is wanted: the core would neither vote nor append until it is told that it has one. */
 #include "store/consensus.h"
 
 #include <assert.h>
-#include <raft.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mesh/alloc.h"
-#include "store/consensus_log.h"
+#include "store/consensus_priv.h"
 
-#if !defined(RAFT_VERSION_NUMBER) || RAFT_VERSION_NUMBER != 2201
-#error "store/consensus.c is written for libraft 0.22.1: memory ownership differs in others"
-#endif
-
-#define ELECTION_MS 300
-#define HEARTBEAT_MS 50
-#define INSTALL_SNAPSHOT_MS 60000
+#define INSTALL_TIMES 2   /* election timeouts until a leader asks again whether a replica has its copy */
 #define TRIM_ENTRIES 4096 /* trim when more can go than this, or more bytes than the trail */
-
-typedef struct flight { /* a queued log write */
-    struct flight *next;
-    uint64_t ticket, last;
-} flight;
-
-typedef struct own_entry { /* submitted here, not yet handed over */
-    struct own_entry *next;
-    uint64_t index, term;
-    size_t size;
-    uint8_t *payload; /* from raft_malloc: the core wants a batch it could own */
-} own_entry;
-
-struct store_consensus {
-    struct raft raft;
-    struct raft_update update; /* outlives the call: closing writes to it once more */
-    store_kv *kv;
-    store_kv_batch *batch;
-    char *cluster;
-    store_committed *committed;
-    void *arg;
-    flight *flights, *flights_last;
-    own_entry *own, *own_last;
-    consensus_log log;
-    uint64_t passed, applied;
-    uint64_t snapshot_ticket; /* a trim being written, 0 = none */
-    consensus_snapshot snapshot;
-    bool delivering;
-    mesh_ms now;
-};
-
-/* ---- carrying out what raft_step asks for ---- */
-
-static bool failed(const store_consensus *cons)
-{
-    return store_kv_error(cons->kv) != MESH_OK;
-}
-
-static mesh_err save_hard(store_consensus *cons)
-{
-    consensus_hard hard = { raft_current_term(&cons->raft), raft_voted_for(&cons->raft), cons->raft.id };
-    consensus_hard_put(cons->batch, &hard, cons->cluster);
-    return store_kv_wait(cons->kv, store_kv_write(cons->kv, cons->batch, true));
-}
-
-/* Entries of the update into the log. Truncation is implicit: an index not above the last one replaces what is there.
- */
-static void save_entries(store_consensus *cons)
-{
-    uint64_t index = cons->update.entries.index;
-    consensus_log_cut_tail(&cons->log, index, cons->batch);
-    for (unsigned i = 0; i < cons->update.entries.n; i++) {
-        const struct raft_entry *e = &cons->update.entries.batch[i];
-        consensus_log_append(&cons->log, cons->batch, e->term, (uint8_t)e->type,
-                             (mesh_slice){ e->buf.base, e->buf.len });
-    }
-    for (flight *f = cons->flights; f != NULL; f = f->next) { /* never report what was replaced */
-        f->last = f->last < index ? f->last : index - 1;
-    }
-    flight *f = mesh_alloc(sizeof *f);
-    f->ticket = store_kv_write(cons->kv, cons->batch, true);
-    f->last = index + cons->update.entries.n - 1;
-    *(cons->flights_last != NULL ? &cons->flights_last->next : &cons->flights) = f;
-    cons->flights_last = f;
-}
-
-/* One event through the core. On MESH_OK whatever it asked for is done or under way. Errors: MESH_STALE the core
- * refuses (not the leader); else what ended the kv. */
-static mesh_err step(store_consensus *cons, struct raft_event *event, mesh_time now)
-{
-    cons->now = now.mono > cons->now ? now.mono : cons->now;
-    event->time = (raft_time)cons->now;
-    cons->update = (struct raft_update){ 0 };
-    int rc = raft_step(&cons->raft, event, &cons->update);
-    if (rc != 0) {
-        return MESH_STALE;
-    }
-    if ((cons->update.flags & (unsigned)(RAFT_UPDATE_CURRENT_TERM | RAFT_UPDATE_VOTED_FOR)) != 0) {
-        mesh_err err = save_hard(cons);
-        if (err != MESH_OK) {
-            return err;
-        }
-    }
-    if ((cons->update.flags & (unsigned)(RAFT_UPDATE_ENTRIES)) != 0) {
-        save_entries(cons);
-    }
-    /* with one voter there is nobody to talk to, nor to get a snapshot from */
-    assert((cons->update.flags & (unsigned)(RAFT_UPDATE_MESSAGES)) == 0 || cons->update.messages.n == 0);
-    assert((cons->update.flags & (unsigned)(RAFT_UPDATE_SNAPSHOT)) == 0);
-    return MESH_OK;
-}
-
-/* ---- what is committed ---- */
-
-static void feed_configuration(store_consensus *cons, uint64_t index, mesh_slice payload)
-{
-    if (index <= cons->raft.configuration_committed_index) {
-        return;
-    }
-    struct raft_event event = { .type = RAFT_CONFIGURATION };
-    event.configuration.index = index;
-    struct raft_buffer buf = { (void *)(uintptr_t)payload.data, payload.size };
-    int rc = raft_configuration_decode(&buf, &event.configuration.conf); /* the core takes it */
-    assert(rc == 0);
-    mesh_err err = step(cons, &event, (mesh_time){ cons->now, 0 });
-    assert(err == MESH_OK || failed(cons));
-}
-
-static void own_drop_first(store_consensus *cons)
-{
-    own_entry *e = cons->own;
-    cons->own = e->next;
-    cons->own_last = cons->own != NULL ? cons->own_last : NULL;
-    raft_free(e->payload);
-    free(e);
-}
-
-/* Hand over the entry at index. False: it cannot be read, and the kv is finished. */
-static bool deliver_one(store_consensus *cons, uint64_t index)
-{
-    while (cons->own != NULL && cons->own->index < index) {
-        own_drop_first(cons);
-    }
-    own_entry *e = cons->own;
-    if (e != NULL && e->index == index) {
-        cons->applied = index;
-        cons->committed(cons->arg, index, e->term, (mesh_slice){ e->payload, e->size }, true);
-        own_drop_first(cons);
-        return true;
-    }
-    mesh_buf row = { 0 };
-    consensus_entry entry;
-    bool ok = consensus_log_read(cons->kv, index, &row, &entry) == MESH_OK;
-    if (ok && entry.type == RAFT_CHANGE) {
-        feed_configuration(cons, index, entry.payload);
-    }
-    if (ok && index > cons->applied) {
-        cons->applied = index;
-        if (entry.type == RAFT_COMMAND) {
-            cons->committed(cons->arg, index, entry.term, entry.payload, false);
-        }
-    }
-    mesh_buf_fini(&row);
-    return ok;
-}
-
-static void deliver(store_consensus *cons)
-{
-    if (cons->delivering) {
-        return; /* the owner came back from inside committed; the loop below goes on */
-    }
-    cons->delivering = true;
-    while (cons->passed < raft_commit_index(&cons->raft) && !failed(cons)) {
-        uint64_t index = cons->passed + 1;
-        /* what the owner has applied before matters to Raft only where it is a configuration */
-        if ((index > cons->applied || consensus_log_is_change(&cons->log, index)) && !deliver_one(cons, index)) {
-            break;
-        }
-        cons->passed = index;
-    }
-    cons->delivering = false;
-}
 
 /* ---- opening ---- */
 
-static mesh_err bootstrap(store_consensus *cons, const store_consensus_conf *conf)
+static mesh_err write_hard(store_consensus *cons, const consensus_hard *hard)
 {
-    struct raft_configuration c;
-    struct raft_buffer buf;
-    raft_configuration_init(&c);
-    int rc = raft_configuration_add(&c, conf->raft_id, conf->address, RAFT_VOTER);
-    rc = rc == 0 ? raft_configuration_encode(&c, &buf) : rc;
-    assert(rc == 0);
-    consensus_hard hard = { 1, 0, conf->raft_id };
-    consensus_hard_put(cons->batch, &hard, conf->cluster);
-    consensus_log_append(&cons->log, cons->batch, 1, RAFT_CHANGE, (mesh_slice){ buf.base, buf.len });
-    raft_free(buf.base);
-    raft_configuration_close(&c);
+    consensus_hard_put(cons->batch, hard, cons->cluster);
     return store_kv_wait(cons->kv, store_kv_write(cons->kv, cons->batch, true));
+}
+
+/* A new database: entry 1 is the group's configuration, the same on all. A joiner's log is empty. */
+static mesh_err bootstrap(store_consensus *cons, const store_consensus_conf *conf, const consensus_hard *hard)
+{
+    if (conf->n_group > 0) {
+        struct raft_buffer buf = consensus_conf_first(conf);
+        consensus_log_append(&cons->log, cons->batch, 1, RAFT_CHANGE, (mesh_slice){ buf.base, buf.len });
+        raft_free(buf.base);
+    }
+    return write_hard(cons, hard);
 }
 
 /* The core wants term and type of every entry, and the payload of configurations. Everything given to it is its own. */
@@ -239,13 +63,6 @@ static void free_entries(struct raft_entry *entries, uint64_t n)
     raft_free(entries);
 }
 
-static bool decode_configuration(mesh_slice bytes, struct raft_configuration *out)
-{
-    struct raft_buffer buf = { (void *)(uintptr_t)bytes.data, bytes.size };
-    raft_configuration_init(out);
-    return bytes.size > 0 && raft_configuration_decode(&buf, out) == 0;
-}
-
 static mesh_err start(store_consensus *cons, const consensus_hard *hard, mesh_time now)
 {
     struct raft_snapshot_metadata metadata = { 0 };
@@ -256,7 +73,7 @@ static mesh_err start(store_consensus *cons, const consensus_hard *hard, mesh_ti
         metadata.index = cons->snapshot.index;
         metadata.term = cons->snapshot.term;
         metadata.configuration_index = cons->snapshot.conf_index;
-        if (!decode_configuration(mesh_buf_slice(&cons->snapshot.conf), &metadata.configuration)) {
+        if (!consensus_conf_decode(mesh_buf_slice(&cons->snapshot.conf), &metadata.configuration)) {
             return MESH_CORRUPT;
         }
         event.start.metadata = &metadata;
@@ -265,54 +82,134 @@ static mesh_err start(store_consensus *cons, const consensus_hard *hard, mesh_ti
     event.start.start_index = cons->log.first;
     event.start.entries = start_entries(cons);
     event.start.n_entries = (unsigned)n;
-    cons->passed = cons->snapshot.index > 0 ? cons->snapshot.index : 1; /* entry 1 is committed by its nature */
-    mesh_err err = step(cons, &event, now);
+    /* entry 1 is committed by its nature */
+    cons->passed = cons->snapshot.index > 0 ? cons->snapshot.index : cons->log.last > 0 ? 1 : 0;
+    mesh_err err = consensus_step(cons, &event, now);
     free_entries(event.start.entries, n);
     return err;
 }
 
-/* Load what is there into cons->log and cons->snapshot, making a new group when nothing is. */
-static mesh_err load(store_consensus *cons, const store_consensus_conf *conf, consensus_hard *hard, char *why,
-                     size_t why_size)
+/* What a database that is not new must be like. NULL, or what is wrong with it. */
+static const char *check_loaded(const store_consensus *cons, const consensus_hard *hard, uint64_t applied)
 {
-    char *cluster = NULL;
-    mesh_err err = consensus_hard_get(cons->kv, hard, &cluster, why, why_size);
-    if (err == MESH_NOT_FOUND) {
-        if (!consensus_log_is_empty(cons->kv)) {
-            snprintf(why, why_size, "log rows without the row that says whose they are");
-            return MESH_CORRUPT;
-        }
-        *hard = (consensus_hard){ 1, 0, conf->raft_id };
-        err = bootstrap(cons, conf);
-        if (err != MESH_OK) {
-            snprintf(why, why_size, "cannot write: %s", mesh_err_name(err));
-            return err;
-        }
-    } else if (err == MESH_OK && strcmp(cluster, conf->cluster) != 0) {
-        snprintf(why, why_size, "the data is of cluster %s", cluster);
-        err = MESH_CONFLICT;
+    bool has_log = cons->log.last >= cons->log.first || cons->snapshot.index > 0;
+    if (!has_log && (hard->voted_for != 0 || applied > 0)) { /* a joiner has never voted */
+        return "there is no log at all";
     }
-    free(cluster);
-    if (err == MESH_OK) {
-        consensus_log_fini(&cons->log);
-        err = consensus_log_load(cons->kv, &cons->log, &cons->snapshot, why, why_size);
+    if (consensus_log_last_term(&cons->log, &cons->snapshot) > hard->term) {
+        return "the log is of a later term than the hard state";
     }
-    if (err == MESH_OK && consensus_log_last_term(&cons->log, &cons->snapshot) > hard->term) {
-        snprintf(why, why_size, "the log is of a later term than the hard state");
+    for (size_t i = 0; i < cons->log.changes.n; i++) {
+        if (!consensus_conf_check(mesh_buf_slice(&cons->log.changes.items[i].bytes))) {
+            return "the log has a configuration that is none";
+        }
+    }
+    return NULL;
+}
+
+static mesh_err check_applied(store_consensus *cons, uint64_t applied, char *why, size_t why_size)
+{
+    mesh_err err = consensus_ahead_get(cons->kv, &cons->ahead);
+    if (err == MESH_OK && ((applied > cons->log.last && !cons->ahead) || applied < cons->snapshot.index)) {
+        snprintf(why, why_size, "applied index %llu does not fit the log %llu..%llu with snapshot %llu",
+                 (unsigned long long)applied, (unsigned long long)cons->log.first, (unsigned long long)cons->log.last,
+                 (unsigned long long)cons->snapshot.index);
         err = MESH_CORRUPT;
     }
     return err;
 }
 
-static mesh_err check_applied(const store_consensus *cons, uint64_t applied, char *why, size_t why_size)
+/* Is this the only voter of the last configuration? */
+static bool votes_alone(const store_consensus *cons, uint64_t raft_id)
 {
-    if (applied > cons->log.last || applied < cons->snapshot.index) {
-        snprintf(why, why_size, "applied index %llu does not fit the log %llu..%llu with snapshot %llu",
-                 (unsigned long long)applied, (unsigned long long)cons->log.first, (unsigned long long)cons->log.last,
-                 (unsigned long long)cons->snapshot.index);
+    const consensus_notes *changes = &cons->log.changes;
+    struct raft_configuration c;
+    mesh_slice bytes = mesh_buf_slice(changes->n > 0 ? &changes->items[changes->n - 1].bytes : &cons->snapshot.conf);
+    if (!consensus_conf_decode(bytes, &c)) {
+        return false;
+    }
+    bool alone = false;
+    unsigned voters = 0;
+    for (unsigned i = 0; i < c.n; i++) {
+        bool votes = c.servers[i].role == RAFT_VOTER;
+        voters += votes;
+        alone = alone || (votes && c.servers[i].id == raft_id);
+    }
+    raft_configuration_close(&c);
+    return alone && voters == 1;
+}
+
+/* The core lets the only voter lead again in the term it has. But others may have got entries of that term that were
+ * not on its disk when it died, so it begins another one. */
+static mesh_err next_term(store_consensus *cons, consensus_hard *hard)
+{
+    if (!votes_alone(cons, hard->raft_id)) {
+        return MESH_OK;
+    }
+    hard->term++;
+    hard->voted_for = hard->raft_id;
+    return write_hard(cons, hard);
+}
+
+static mesh_err load_old(store_consensus *cons, consensus_hard *hard, uint64_t applied, char *why, size_t why_size)
+{
+    mesh_err err = consensus_log_load(cons->kv, &cons->log, &cons->snapshot, why, why_size);
+    const char *wrong = err == MESH_OK ? check_loaded(cons, hard, applied) : NULL;
+    if (wrong != NULL) {
+        snprintf(why, why_size, "%s", wrong);
+        err = MESH_CORRUPT;
+    }
+    err = err == MESH_OK ? check_applied(cons, applied, why, why_size) : err;
+    return err == MESH_OK ? next_term(cons, hard) : err;
+}
+
+static mesh_err load_new(store_consensus *cons, const store_consensus_conf *conf, consensus_hard *hard, char *why,
+                         size_t why_size)
+{
+    if (!consensus_log_is_empty(cons->kv)) {
+        snprintf(why, why_size, "log rows without the row that says whose they are");
         return MESH_CORRUPT;
     }
-    return MESH_OK;
+    *hard = (consensus_hard){ 1, 0, conf->raft_id };
+    mesh_err err = bootstrap(cons, conf, hard);
+    if (err != MESH_OK) {
+        snprintf(why, why_size, "cannot write: %s", mesh_err_name(err));
+    }
+    return err;
+}
+
+/* Load what is there into cons->log and cons->snapshot, making a new replica when nothing is. */
+static mesh_err load(store_consensus *cons, const store_consensus_conf *conf, uint64_t applied, consensus_hard *hard,
+                     char *why, size_t why_size)
+{
+    char *cluster = NULL;
+    mesh_err err = consensus_hard_get(cons->kv, hard, &cluster, why, why_size);
+    if (err == MESH_NOT_FOUND) {
+        err = load_new(cons, conf, hard, why, why_size);
+    } else if (err == MESH_OK && strcmp(cluster, conf->cluster) != 0) {
+        snprintf(why, why_size, "the data is of cluster %s", cluster);
+        err = MESH_CONFLICT;
+    } else if (err == MESH_OK) {
+        err = load_old(cons, hard, applied, why, why_size);
+    }
+    free(cluster);
+    return err;
+}
+
+static void init_core(store_consensus *cons, const store_consensus_conf *conf, uint64_t raft_id)
+{
+    int rc = raft_init(&cons->raft, NULL, NULL, raft_id, conf->address);
+    assert(rc == 0);
+    mesh_ms election_ms = conf->election_ms > 0 ? conf->election_ms : STORE_ELECTION_MS;
+    raft_seed(&cons->raft, (unsigned)conf->seed);
+    raft_set_election_timeout(&cons->raft, (unsigned)election_ms);
+    raft_set_heartbeat_timeout(&cons->raft, (unsigned)cons->heartbeat_ms);
+    /* short: what is sent again is a manifest, and a replica that comes back with a copy older than the leader's last
+     * trim is not heard before */
+    raft_set_install_snapshot_timeout(&cons->raft, (unsigned)(INSTALL_TIMES * election_ms));
+    raft_set_max_inflight_entries(&cons->raft, STORE_APPEND_ENTRIES);
+    raft_set_pre_vote(&cons->raft, true);
+    cons->raft.tracer = NULL;
 }
 
 mesh_err store_consensus_open(const store_consensus_conf *conf, store_kv *kv, uint64_t applied, mesh_time now,
@@ -323,23 +220,19 @@ mesh_err store_consensus_open(const store_consensus_conf *conf, store_kv *kv, ui
     store_consensus *cons = mesh_alloc(sizeof *cons);
     cons->kv = kv;
     cons->batch = store_kv_batch_new();
+    cons->arena = mesh_arena_new();
     cons->cluster = mesh_strdup(conf->cluster);
+    cons->shard = conf->shard;
     cons->committed = committed;
+    cons->send = conf->send;
     cons->arg = arg;
     cons->applied = applied;
+    cons->heartbeat_ms = conf->heartbeat_ms > 0 ? conf->heartbeat_ms : STORE_HEARTBEAT_MS;
     consensus_log_init(&cons->log, conf->trail > 0 ? conf->trail : STORE_LOG_TRAIL);
     consensus_hard hard;
-    mesh_err err = load(cons, conf, &hard, why, why_size);
-    err = err == MESH_OK ? check_applied(cons, applied, why, why_size) : err;
+    mesh_err err = load(cons, conf, applied, &hard, why, why_size);
     if (err == MESH_OK) {
-        int rc = raft_init(&cons->raft, NULL, NULL, hard.raft_id, conf->address);
-        assert(rc == 0);
-        raft_seed(&cons->raft, (unsigned)conf->seed);
-        raft_set_election_timeout(&cons->raft, ELECTION_MS);
-        raft_set_heartbeat_timeout(&cons->raft, HEARTBEAT_MS);
-        raft_set_install_snapshot_timeout(&cons->raft, INSTALL_SNAPSHOT_MS);
-        raft_set_pre_vote(&cons->raft, true);
-        cons->raft.tracer = NULL;
+        init_core(cons, conf, hard.raft_id);
         err = start(cons, &hard, now);
         if (err != MESH_OK) {
             snprintf(why, why_size, "raft does not start on this log: %s", mesh_err_name(err));
@@ -350,8 +243,18 @@ mesh_err store_consensus_open(const store_consensus_conf *conf, store_kv *kv, ui
         return err;
     }
     *cons_p = cons;
-    deliver(cons);
+    consensus_deliver(cons);
     return MESH_OK;
+}
+
+uint64_t store_consensus_stored_id(store_kv *kv)
+{
+    consensus_hard hard = { 0 };
+    char *cluster = NULL;
+    char why[256];
+    mesh_err err = consensus_hard_get(kv, &hard, &cluster, why, sizeof why);
+    free(cluster);
+    return err == MESH_NOT_FOUND && consensus_log_is_empty(kv) ? 0 : hard.raft_id != 0 ? hard.raft_id : 1;
 }
 
 void store_consensus_close(store_consensus **cons_p)
@@ -363,17 +266,19 @@ void store_consensus_close(store_consensus **cons_p)
     if (cons->raft.address != NULL) {
         raft_close(&cons->raft, NULL);
     }
-    while (cons->own != NULL) {
-        own_drop_first(cons);
-    }
+    consensus_own_drop_all(cons);
     while (cons->flights != NULL) {
-        flight *f = cons->flights;
+        consensus_flight *f = cons->flights;
         cons->flights = f->next;
         free(f);
     }
     consensus_log_fini(&cons->log);
+    consensus_cache_fini(&cons->cache);
     mesh_buf_fini(&cons->snapshot.conf);
+    mesh_buf_fini(&cons->wanted.conf);
+    mesh_arena_destroy(&cons->arena);
     store_kv_batch_destroy(&cons->batch);
+    free(cons->wanted_from);
     free(cons->cluster);
     free(cons);
     *cons_p = NULL;
@@ -381,32 +286,38 @@ void store_consensus_close(store_consensus **cons_p)
 
 /* ---- running ---- */
 
+static bool stopped(const store_consensus *cons)
+{
+    return consensus_failed(cons) || cons->wants_state;
+}
+
 mesh_err store_consensus_submit(store_consensus *cons, mesh_slice payload, mesh_time now, uint64_t *index_p)
 {
-    if (failed(cons)) {
+    if (payload.size > STORE_LOG_ENTRY_MAX) {
+        return MESH_TOO_BIG;
+    }
+    if (stopped(cons) || !store_consensus_leader(cons)) {
         return MESH_STALE;
     }
-    own_entry *e = mesh_alloc(sizeof *e);
-    e->term = raft_current_term(&cons->raft);
-    e->size = payload.size;
-    e->payload = raft_malloc(payload.size + 1); /* never NULL: the core takes NULL for no batch */
-    assert(e->payload != NULL);
-    memcpy(e->payload, payload.data, payload.size);
-    struct raft_entry entry = { .term = e->term, .type = RAFT_COMMAND, .batch = e->payload };
-    entry.buf = (struct raft_buffer){ e->payload, e->size };
+    consensus_own *own = mesh_alloc(sizeof *own);
+    own->term = raft_current_term(&cons->raft);
+    own->size = payload.size;
+    own->payload = raft_malloc(payload.size + 1); /* never NULL: the core takes NULL for no batch */
+    assert(own->payload != NULL);
+    memcpy(own->payload, payload.data, payload.size);
+    struct raft_entry entry = { .term = own->term, .type = RAFT_COMMAND, .batch = own->payload };
+    entry.buf = (struct raft_buffer){ own->payload, own->size };
     struct raft_event event = { .type = RAFT_SUBMIT };
     event.submit.entries = &entry;
     event.submit.n = 1;
-    mesh_err err = step(cons, &event, now);
-    if (err != MESH_OK) {
-        raft_free(e->payload);
-        free(e);
+    if (consensus_step(cons, &event, now) != MESH_OK) {
+        raft_free(own->payload);
+        free(own);
         return MESH_STALE;
     }
-    e->index = raft_last_index(&cons->raft);
-    *(cons->own_last != NULL ? &cons->own_last->next : &cons->own) = e;
-    cons->own_last = e;
-    *index_p = e->index;
+    own->index = raft_last_index(&cons->raft);
+    consensus_own_add(cons, own);
+    *index_p = own->index;
     return MESH_OK;
 }
 
@@ -415,7 +326,7 @@ static void report_persisted(store_consensus *cons, mesh_time now)
     uint64_t durable = store_kv_durable(cons->kv);
     uint64_t last = 0;
     while (cons->flights != NULL && cons->flights->ticket <= durable) {
-        flight *f = cons->flights;
+        consensus_flight *f = cons->flights;
         last = f->last > last ? f->last : last;
         cons->flights = f->next;
         cons->flights_last = cons->flights != NULL ? cons->flights_last : NULL;
@@ -424,47 +335,72 @@ static void report_persisted(store_consensus *cons, mesh_time now)
     if (last > cons->raft.last_stored) {
         struct raft_event event = { .type = RAFT_PERSISTED_ENTRIES };
         event.persisted_entries.index = last;
-        (void)step(cons, &event, now);
+        mesh_err err = consensus_step(cons, &event, now);
+        assert(err == MESH_OK || consensus_failed(cons));
     }
-    if (cons->snapshot_ticket != 0 && cons->snapshot_ticket <= durable && !failed(cons)) {
-        struct raft_event event = { .type = RAFT_SNAPSHOT };
-        event.snapshot.metadata.index = cons->snapshot.index;
-        event.snapshot.metadata.term = cons->snapshot.term;
-        event.snapshot.metadata.configuration_index = cons->snapshot.conf_index;
-        event.snapshot.trailing = (unsigned)(cons->snapshot.index + 1 - cons->log.first);
-        bool ok = decode_configuration(mesh_buf_slice(&cons->snapshot.conf), &event.snapshot.metadata.configuration);
-        assert(ok);
-        cons->snapshot_ticket = 0;
-        (void)step(cons, &event, now);
+}
+
+/* A trim is on disk: the core may forget what went. */
+static void report_trimmed(store_consensus *cons, mesh_time now)
+{
+    if (cons->snapshot_ticket == 0 || cons->snapshot_ticket > store_kv_durable(cons->kv)) {
+        return;
     }
+    struct raft_event event = { .type = RAFT_SNAPSHOT };
+    event.snapshot.metadata.index = cons->snapshot.index;
+    event.snapshot.metadata.term = cons->snapshot.term;
+    event.snapshot.metadata.configuration_index = cons->snapshot.conf_index;
+    event.snapshot.trailing = (unsigned)(cons->snapshot.index + 1 - cons->log.first);
+    bool ok = consensus_conf_decode(mesh_buf_slice(&cons->snapshot.conf), &event.snapshot.metadata.configuration);
+    assert(ok);
+    cons->snapshot_ticket = 0;
+    mesh_err err = consensus_step(cons, &event, now);
+    assert(err == MESH_OK || consensus_failed(cons));
+}
+
+/* When the core wants its next timeout; it can lie in the past. A leader counts members that get nothing, too, so it
+ * would be asked all the time; more often than it beats is of no use, and it would take slow followers for lost. */
+static mesh_ms due(const store_consensus *cons)
+{
+    bool leads = store_consensus_leader(cons);
+    if (stopped(cons) || (leads && cons->raft.configuration.n == 1)) {
+        return MESH_NEVER; /* a leader alone has nobody to beat a heart for */
+    }
+    mesh_ms t = (mesh_ms)raft_timeout(&cons->raft);
+    mesh_ms least = cons->last_timeout + cons->heartbeat_ms;
+    return leads && t < least ? least : t;
 }
 
 void store_consensus_step(store_consensus *cons, mesh_time now)
 {
-    if (failed(cons)) {
-        return;
+    if (!stopped(cons)) {
+        report_persisted(cons, now);
     }
-    report_persisted(cons, now);
-    if (now.mono >= store_consensus_deadline(cons) && !failed(cons)) {
+    if (!stopped(cons)) {
+        report_trimmed(cons, now);
+    }
+    if (now.mono >= due(cons)) {
         struct raft_event event = { .type = RAFT_TIMEOUT };
-        (void)step(cons, &event, now);
+        cons->last_timeout = now.mono;
+        mesh_err err = consensus_step(cons, &event, now);
+        assert(err == MESH_OK || consensus_failed(cons));
     }
-    deliver(cons);
+    if (!stopped(cons)) {
+        consensus_deliver(cons);
+    }
 }
 
 mesh_ms store_consensus_deadline(const store_consensus *cons)
 {
-    if (failed(cons) || (store_consensus_leader(cons) && store_consensus_voters(cons) == 1)) {
-        return MESH_NEVER; /* a leader alone has nobody to beat a heart for */
-    }
-    raft_time t = raft_timeout(&cons->raft);
-    return (mesh_ms)t > cons->now ? (mesh_ms)t : cons->now + 1; /* it can lie in the past */
+    mesh_ms t = due(cons);
+    return t > cons->now ? t : cons->now + 1;
 }
 
 void store_consensus_trim(store_consensus *cons, uint64_t applied, mesh_time now)
 {
     (void)now; /* the SNAPSHOT event follows when the rows are durable */
-    if (failed(cons) || cons->snapshot_ticket != 0 || applied <= cons->snapshot.index || applied > cons->passed) {
+    if (stopped(cons) || cons->snapshot_ticket != 0 || applied <= cons->snapshot.index || applied > cons->passed ||
+        applied < cons->raft.configuration_committed_index) {
         return;
     }
     consensus_cut cut = consensus_log_plan_cut(&cons->log, applied);
@@ -487,28 +423,46 @@ void store_consensus_trim(store_consensus *cons, uint64_t applied, mesh_time now
 
 /* ---- how it is ---- */
 
-static struct raft *core_of(const store_consensus *cons)
+store_role store_consensus_role(const store_consensus *cons)
 {
-    return (struct raft *)(uintptr_t)&cons->raft; /* the core's getters are not const; they change nothing */
+    if (cons->wants_state) {
+        return STORE_WANTS_STATE;
+    }
+    int state = raft_state(consensus_core(cons));
+    return state == RAFT_LEADER ? STORE_LEADER : state == RAFT_CANDIDATE ? STORE_CANDIDATE : STORE_FOLLOWER;
 }
 
 bool store_consensus_leader(const store_consensus *cons)
 {
-    return raft_state(core_of(cons)) == RAFT_LEADER;
+    return store_consensus_role(cons) == STORE_LEADER;
 }
 
-unsigned store_consensus_voters(const store_consensus *cons)
+bool store_consensus_ready(const store_consensus *cons)
 {
-    unsigned n = 0;
-    for (unsigned i = 0; i < cons->raft.configuration.n; i++) {
-        n += cons->raft.configuration.servers[i].role == RAFT_VOTER;
-    }
-    return n;
+    return store_consensus_leader(cons) && cons->passed >= cons->ready_at;
+}
+
+uint64_t store_consensus_reign(const store_consensus *cons)
+{
+    return cons->reign;
+}
+
+const char *store_consensus_leader_address(const store_consensus *cons)
+{
+    raft_id id = 0;
+    const char *address = NULL;
+    raft_leader(consensus_core(cons), &id, &address);
+    return id != 0 && address != NULL ? address : "";
+}
+
+uint64_t store_consensus_id(const store_consensus *cons)
+{
+    return cons->raft.id;
 }
 
 unsigned store_consensus_uncommitted(const store_consensus *cons)
 {
-    return (unsigned)(raft_last_index(core_of(cons)) - raft_commit_index(&cons->raft));
+    return (unsigned)(raft_last_index(consensus_core(cons)) - raft_commit_index(&cons->raft));
 }
 
 uint64_t store_consensus_term(const store_consensus *cons)
@@ -518,5 +472,10 @@ uint64_t store_consensus_term(const store_consensus *cons)
 
 uint64_t store_consensus_last_index(const store_consensus *cons)
 {
-    return raft_last_index(core_of(cons));
+    return raft_last_index(consensus_core(cons));
+}
+
+uint64_t store_consensus_commit(const store_consensus *cons)
+{
+    return raft_commit_index(&cons->raft);
 }

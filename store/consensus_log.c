@@ -16,6 +16,7 @@
 static const uint8_t hard_key[2] = { 0, 'H' };
 static const uint8_t log_prefix[2] = { 0, 'L' };
 static const uint8_t snap_key[2] = { 0, 'S' };
+static const uint8_t ahead_key[2] = { 0, 'I' };
 
 #define KEY(k) ((mesh_slice){ (k), sizeof(k) })
 
@@ -177,6 +178,15 @@ void consensus_snapshot_put(store_kv_batch *batch, const consensus_snapshot *sna
     put_message(batch, KEY(snap_key), &row);
 }
 
+void consensus_ahead_put(store_kv_batch *batch, bool ahead)
+{
+    if (ahead) {
+        store_kv_batch_put(batch, KEY(ahead_key), (mesh_slice){ ahead_key, 0 });
+    } else {
+        store_kv_batch_delete(batch, KEY(ahead_key));
+    }
+}
+
 void consensus_log_append(consensus_log *log, store_kv_batch *batch, uint64_t term, uint8_t type, mesh_slice payload)
 {
     log_key key = key_of(log->last + 1);
@@ -247,8 +257,16 @@ mesh_err consensus_hard_get(store_kv *kv, consensus_hard *hard, char **cluster_p
         const Store__HardRow *row = (const Store__HardRow *)message;
         *hard = (consensus_hard){ row->term, row->voted_for, row->raft_id };
         if (row->format > STORE_FORMAT) {
-            snprintf(why, why_size, "the data has format %u, this program knows up to %u", row->format,
-                     (unsigned)STORE_FORMAT);
+            snprintf(
+                why, why_size,
+                "it was written by a later version (format %u, this one knows up to %u); downgrade is not possible",
+                row->format, (unsigned)STORE_FORMAT);
+            err = MESH_UNSUPPORTED;
+        } else if (row->format < STORE_FORMAT) {
+            snprintf(why, why_size,
+                     "it was written by an earlier version (format %u, this one knows only %u) whose keys are others; "
+                     "begin with an empty database",
+                     row->format, (unsigned)STORE_FORMAT);
             err = MESH_UNSUPPORTED;
         } else if (row->term == 0 || row->raft_id == 0) {
             err = MESH_MALFORMED;
@@ -305,6 +323,29 @@ mesh_err consensus_log_read(store_kv *kv, uint64_t index, mesh_buf *row, consens
     log_key key = key_of(index);
     mesh_err err = store_kv_get(kv, KEY(key.bytes), row);
     return err != MESH_OK ? err : parse_row(mesh_buf_slice(row), entry) ? MESH_OK : MESH_CORRUPT;
+}
+
+mesh_err consensus_ahead_get(store_kv *kv, bool *ahead_p)
+{
+    mesh_buf value = { 0 };
+    mesh_err err = store_kv_get(kv, KEY(ahead_key), &value);
+    mesh_buf_fini(&value);
+    if (err == MESH_OK || err == MESH_NOT_FOUND) {
+        *ahead_p = err == MESH_OK;
+        return MESH_OK;
+    }
+    return err;
+}
+
+void consensus_log_clear(store_kv *kv, store_kv_batch *batch)
+{
+    store_kv_iter *it = store_kv_iter_new(kv, KEY(log_prefix));
+    for (store_kv_iter_first(it); store_kv_iter_valid(it); store_kv_iter_next(it)) {
+        store_kv_batch_delete(batch, store_kv_iter_key(it));
+    }
+    mesh_err err = store_kv_iter_status(it);
+    (void)err; /* a row that stays is refused by the next start */
+    store_kv_iter_destroy(&it);
 }
 
 bool consensus_log_is_empty(store_kv *kv)
@@ -371,8 +412,6 @@ mesh_err consensus_log_load(store_kv *kv, consensus_log *log, consensus_snapshot
     store_kv_iter_destroy(&it);
     if (err != MESH_OK) {
         wrong = "rows that cannot be read";
-    } else if (wrong == NULL && snapshot->index == 0 && log->terms.n == 0) {
-        wrong = "no entry at all";
     } else if (wrong == NULL && log->last < snapshot->index) {
         wrong = "entries up to the snapshot are missing";
     }

@@ -3,9 +3,11 @@
  *   \0H            Store__HardRow   term, vote, raft id, cluster, format
  *   \0L be64 index u64be term, u8 type, payload: no second encoding around payloads of 256 KiB
  *   \0S            Store__SnapRow   index and term the state machine's rows stand for at least, committed configuration
+ *   \0I            empty            there when the state machine's rows may stand for more than the log: they were
+ * copied
  *
  * In memory: where terms begin, which entries are configurations (with their bytes), and marks of the log's size, to
- * cut it by bytes. Internal to consensus.c; no libraft here. */
+ * cut it by bytes. Internal to consensus; no libraft here. */
 #ifndef STORE_CONSENSUS_LOG_H
 #define STORE_CONSENSUS_LOG_H
 
@@ -13,7 +15,7 @@
 
 #define STORE_LOG_TRAIL (64u * 1024 * 1024) /* bytes of log kept for laggards */
 #define STORE_LOG_MARKS 64                  /* to a trail: how finely the log can be cut */
-#define STORE_FORMAT 1
+#define STORE_FORMAT 2                      /* of the rows; 1 had no slot in its keys and cannot be read */
 
 typedef struct consensus_hard {
     uint64_t term, voted_for, raft_id;
@@ -60,7 +62,12 @@ MESH_MUST mesh_err consensus_hard_get(store_kv *kv, consensus_hard *hard, char *
 void consensus_hard_put(store_kv_batch *batch, const consensus_hard *hard, const char *cluster);
 void consensus_snapshot_put(store_kv_batch *batch, const consensus_snapshot *snapshot);
 
-bool consensus_log_is_empty(store_kv *kv); /* neither log rows nor a snapshot */
+/* The rows may be ahead of the log, until the log has come to where they are. */
+void consensus_ahead_put(store_kv_batch *batch, bool ahead);
+MESH_MUST mesh_err consensus_ahead_get(store_kv *kv, bool *ahead_p); /* Errors: as store_kv_get */
+
+bool consensus_log_is_empty(store_kv *kv);                     /* neither log rows nor a snapshot */
+void consensus_log_clear(store_kv *kv, store_kv_batch *batch); /* all its rows go */
 /* Read all rows. Errors: MESH_CORRUPT a hole, terms that go back, or rows that cannot be read; MESH_IO. */
 MESH_MUST mesh_err consensus_log_load(store_kv *kv, consensus_log *log, consensus_snapshot *snapshot, char *why,
                                       size_t why_size);

@@ -1,170 +1,28 @@
 /* The happy path: a write is checked and its packed bytes join the entry that gathers; at the end of the turn the entry
  * is submitted, unless STORE_PIPELINE entries are on their way: then it gathers on, and that is the group commit. The
- * kv's writer syncs it, consensus commits it, store_fsm applies it, and what it answers goes to whoever asked, known by
- * position.
+ * kv's writer syncs it, consensus commits it on a majority, store_fsm applies it on every replica, and the leader sends
+ * what it answers to whoever asked, known by position (store/reign.c).
  *
- * Ready: after each start an entry of our own goes first (Genesis into a new database). Once it is applied, everything
- * acked before is applied too; until then a read could go back in time, so everybody is told FAULT_UNAVAILABLE.
+ * A replica without data does nothing until it is decided how it begins (store/group.h). One that is not the leader
+ * says who is. Before a reign's first entry is applied a read could go back in time, so everybody is told
+ * FAULT_UNAVAILABLE.
  *
  * An asker that goes down is forgotten: its request stays in the log, and asking again finds it there. */
 #include "store/core.h"
 
 #include <assert.h>
-#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mesh/alloc.h"
 #include "mesh/log.h"
-#include "mesh/rand.h"
 #include "store/check.h"
-#include "store/consensus.h"
-#include "store/fsm.h"
-#include "store/gather.h"
-#include "store/leases.h"
+#include "store/core_state.h"
 #include "store/metrics.h"
-#include "store/outbox.h"
-#include "store/read.h"
 
-#define DONE_WAIT_MS 200 /* OutboxDone waits so long for company */
-#define TRIM_EVERY 1024  /* applied entries between two looks at the log's tail */
-
-struct store_core {
-    const mesh_conf *conf;
-    mesh_peer self;
-    store_kv *kv;
-    mesh_stats *stats;
-    store_fsm *fsm;
-    store_consensus *cons;
-    store_outbox *outbox;
-    store_leases *leases; /* NULL: not shard 0 */
-    mesh_rand rand;
-    mesh_arena *arena; /* of one message or turn */
-    store_gather *gather;
-    uint64_t *up; /* boot by peer, 0: down */
-    bool enough_space;
-    bool opening_sent, ready;       /* the first own entry */
-    bool ring_pending;              /* a RingSet is in the log and not applied */
-    mesh_ms done_since;             /* MESH_NEVER: no finished outbox row waits */
-    uint64_t safe_applied, trimmed; /* durable; what the log was last trimmed with */
-    uint64_t sample_applied, sample_ticket;
-    mesh_err error;
-    mesh_buf scratch;
-    /* only while store_core_turn runs */
-    mesh_time now;
-    mesh_out *out;
-    store_gathered *applying;
-};
-
-static void gather_own(store_core *core, const Mesh__Msg *msg)
-{
-    mesh_buf_clear(&core->scratch);
-    mesh_wire_pack(msg, &core->scratch);
-    store_gather_put(core->gather, MESH_NO_PEER, 0, mesh_buf_slice(&core->scratch));
-}
-
-/* ---- answers ---- */
-
-static void send_answer(store_core *core, mesh_peer to, const Mesh__Msg *msg, uint64_t corr, Mesh__Msg *answer,
-                        mesh_out *out)
-{
-    if (answer->body_case == MESH__MSG__BODY_FAULT) {
-        store_metrics_fault(core->stats, answer->fault->code);
-    }
-    if (answer->body_case == MESH__MSG__BODY__NOT_SET || corr == 0 || to == MESH_NO_PEER || out == NULL) {
-        return;
-    }
-    answer->corr = corr;
-    answer->epoch = mesh_ring_epoch(core->fsm->ring);
-    answer->trace = msg->trace;
-    if (msg->trace != 0) {
-        mesh_log(MESH_DEBUG, "answered", "trace=%016" PRIx64 " type=%s fault=%s", msg->trace,
-                 mesh_msg_kind_name(answer),
-                 answer->body_case == MESH__MSG__BODY_FAULT ? mesh_fault_get(answer->fault->code)->name : "none");
-    }
-    mesh_out_put(out, to, answer);
-}
-
-static void refuse(store_core *core, mesh_peer to, const Mesh__Msg *msg, mesh_fault code, mesh_out *out)
-{
-    Mesh__Msg answer = MESH__MSG__INIT;
-    Mesh__Fault fault = MESH__FAULT__INIT;
-    fault.code = (uint32_t)code;
-    fault.after_ms = mesh_fault_get(fault.code)->after_ms;
-    answer.body_case = MESH__MSG__BODY_FAULT;
-    answer.fault = &fault;
-    send_answer(core, to, msg, msg->corr, &answer, out);
-}
-
-static void answer_ring(store_core *core, mesh_peer to, uint64_t corr, mesh_out *out)
-{
-    MESH_MSG(msg, RING, ring, mesh_ring_message(core->fsm->ring, core->arena));
-    msg.corr = corr;
-    msg.epoch = mesh_ring_epoch(core->fsm->ring);
-    mesh_out_put(out, to, &msg);
-}
-
-static void push_ring(store_core *core, mesh_out *out)
-{
-    mesh_arena_reset(core->arena);
-    for (size_t i = 0; i < mesh_conf_nodes(core->conf); i++) {
-        if (core->up[i] != 0 && mesh_conf_node(core->conf, (mesh_peer)i)->role == MESH_ROUTER) {
-            answer_ring(core, (mesh_peer)i, 0, out);
-        }
-    }
-}
-
-/* ---- committed ---- */
-
-static void on_answer(void *arg, size_t at, const Mesh__Msg *msg, Mesh__Msg *answer)
-{
-    store_core *core = arg;
-    if (core->applying == NULL) {
-        return;
-    }
-    assert(at < core->applying->n);
-    store_waiter w = core->applying->waiters[at];
-    send_answer(core, w.from, msg, w.corr, answer, core->out);
-    if (msg->body_case == MESH__MSG__BODY_RING_SET) {
-        core->ring_pending = false;
-    }
-}
-
-static void become_ready(store_core *core)
-{
-    core->ready = true;
-    core->error = store_outbox_start(core->outbox);
-    if (core->leases != NULL) {
-        store_leases_start(core->leases, core->now);
-    }
-    push_ring(core, core->out);
-}
-
-static void on_committed(void *arg, uint64_t index, uint64_t term, mesh_slice payload, bool own)
-{
-    store_core *core = arg;
-    if (store_core_error(core) != MESH_OK) {
-        return;
-    }
-    core->applying = own ? store_gather_committed(core->gather) : NULL;
-    core->fsm->durable = core->cons != NULL && store_consensus_voters(core->cons) > 1 ? "quorum" : "disk";
-    mesh_err err = store_fsm_apply(core->fsm, index, term, payload, on_answer, core);
-    if (err == MESH_OK && core->applying != NULL) {
-        if (!core->ready) {
-            become_ready(core); /* the outbox row of this very entry, if any, is counted by it */
-        } else {
-            store_outbox_owe(core->outbox, index, core->now, core->out);
-        }
-        if (core->fsm->ring_changed) {
-            push_ring(core, core->out);
-            store_outbox_ring(core->outbox, core->now, core->out);
-        }
-    }
-    if (core->applying != NULL) {
-        store_gather_done(core->gather, core->applying);
-        core->applying = NULL;
-    }
-}
+#define TRIM_EVERY 64         /* applied entries between two looks at the log's tail */
+#define HANDOVER_EVERY_MS 500 /* a leader that leaves tries to hand over this often */
 
 /* ---- messages ---- */
 
@@ -180,6 +38,7 @@ static mesh_fault may_write(const store_core *core, const Mesh__Msg *msg)
         break;
     case MESH__MSG__BODY_ATTACH:
     case MESH__MSG__BODY_INBOX_ACK:
+    case MESH__MSG__BODY_MAP_SET:
         grows = false;
         break;
     default:
@@ -195,67 +54,151 @@ static mesh_fault may_write(const store_core *core, const Mesh__Msg *msg)
     return FAULT_NONE;
 }
 
-static void on_read(store_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_out *out)
-{
-    Mesh__Msg answer = MESH__MSG__INIT;
-    store_read(core->fsm, core->arena, msg, &answer);
-    mesh_stats_add(core->stats, STORE_M_READS, 1);
-    send_answer(core, from, msg, msg->corr, &answer, out);
-    store_fsm_evict(core->fsm);
-}
-
-static void on_other(store_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_time now, mesh_out *out)
+static void on_other(store_core *core, mesh_peer from, const Mesh__Msg *msg)
 {
     if (msg->body_case == MESH__MSG__BODY_DELIVERED) {
-        store_outbox_delivered(core->outbox, from, msg->delivered, now, out);
+        store_outbox_delivered(core->outbox, from, msg->delivered, core->now, core->out);
+    } else if (msg->body_case == MESH__MSG__BODY_RING) {
+        store_reign_ring(core, msg->ring);
     } else if (core->leases == NULL) {
-        refuse(core, from, msg, FAULT_NOT_LEADER, out);
-    } else if (store_leases_renew(core->leases, from, msg->lease, now) != MESH_OK) {
+        store_core_refuse(core, from, msg, FAULT_NOT_LEADER);
+    } else if (store_leases_renew(core->leases, from, msg->lease, core->now) != MESH_OK) {
         mesh_stats_add(core->stats, STORE_M_BAD_MESSAGES, 1);
-        refuse(core, from, msg, FAULT_MALFORMED, out);
+        store_core_refuse(core, from, msg, FAULT_MALFORMED);
     } else if (msg->corr != 0) {
-        answer_ring(core, from, msg->corr, out);
+        store_core_answer_ring(core, from, msg->corr);
     }
+}
+
+/* A slot on its way, or a router's map of another time. What is in the log already may change it: applying looks again.
+ * An append has users of several slots. */
+static bool stored_elsewhere(const store_core *core, store_kind kind, const Mesh__Msg *msg)
+{
+    return kind != STORE_KIND_OTHER && msg->key[0] != '\0' && msg->body_case != MESH__MSG__BODY_APPEND &&
+           !store_fsm_owns_id(core->fsm, msg->key);
+}
+
+static void refuse_elsewhere(store_core *core, mesh_peer from, const Mesh__Msg *msg)
+{
+    Mesh__Msg answer = MESH__MSG__INIT;
+    store_fsm_elsewhere(core->arena, &answer);
+    store_core_answer(core, from, msg, msg->corr, &answer);
+}
+
+/* A slot can only go to a shard that the config knows. */
+static bool goes_nowhere(const store_core *core, const Mesh__Msg *msg)
+{
+    return msg->body_case == MESH__MSG__BODY_SLOT_MOVE && msg->slot_move->shard >= mesh_conf_shards(core->conf);
+}
+
+static void on_read(store_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed)
+{
+    if (store_consensus_voters(core->cons) == 1) {
+        store_core_read(core, from, msg);
+    } else if (store_reign_wait(core, from, packed) != MESH_OK) {
+        store_core_refuse(core, from, msg, FAULT_BUSY);
+    }
+}
+
+static void on_write(store_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed)
+{
+    mesh_fault fault = may_write(core, msg);
+    if (fault == FAULT_NONE) {
+        store_gather_put(core->gather, from, msg->corr, packed);
+    } else {
+        mesh_stats_add(core->stats, STORE_M_SPACE_REFUSED, fault == FAULT_DISK_FULL ? 1 : 0);
+        store_core_refuse(core, from, msg, fault);
+    }
+}
+
+static void from_router(store_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed)
+{
+    store_kind kind = store_check_kind(msg);
+    if (kind == STORE_KIND_UNKNOWN || packed.size > STORE_MSG_MAX || !store_check_fields(msg)) {
+        mesh_stats_add(core->stats, STORE_M_BAD_MESSAGES, 1);
+        store_core_refuse(core, from, msg, FAULT_MALFORMED);
+    } else if (kind == STORE_KIND_ANSWER) {
+        if (core->ready) {
+            store_mover_heard(core->mover, msg, core->now);
+        }
+    } else if (!core->leads) {
+        store_core_refuse(core, from, msg, FAULT_NOT_LEADER);
+    } else if (!core->ready) {
+        store_core_refuse(core, from, msg, FAULT_UNAVAILABLE);
+    } else if (stored_elsewhere(core, kind, msg)) {
+        refuse_elsewhere(core, from, msg);
+    } else if (goes_nowhere(core, msg)) {
+        store_core_refuse(core, from, msg, FAULT_INVALID);
+    } else if (kind == STORE_KIND_READ) {
+        on_read(core, from, msg, packed);
+    } else if (kind == STORE_KIND_OTHER) {
+        on_other(core, from, msg);
+    } else {
+        on_write(core, from, msg, packed);
+    }
+}
+
+static mesh_err on_replica(store_core *core, mesh_peer from, const Mesh__Replica *msg)
+{
+    mesh_err err = store_group_heard(core->group, from, msg);
+    if (err == MESH_OK && store_group_is_unfit(core->cons, msg)) {
+        mesh_log(MESH_ERROR, "data_is_stale", "shard=%u raft_id=%016llx last_index=%llu said_by=%s", core->fsm->shard,
+                 (unsigned long long)store_consensus_id(core->cons),
+                 (unsigned long long)store_consensus_last_index(core->cons), mesh_conf_node(core->conf, from)->name);
+        core->verdict = STORE_QUARANTINE;
+    } else if (err == MESH_OK) {
+        store_group_judge(core->group, core->cons, from, msg, core->out);
+    }
+    return err;
+}
+
+static void from_replica(store_core *core, mesh_peer from, const Mesh__Msg *msg)
+{
+    mesh_err err = MESH_OK;
+    if (msg->body_case == MESH__MSG__BODY_REPLICA) {
+        err = on_replica(core, from, msg->replica);
+    } else if (msg->body_case == MESH__MSG__BODY_RAFT) {
+        char name[MESH_NODE_NAME_MAX + 1];
+        bool its_own =
+            strcmp(store_group_node(msg->raft->from_address, name), mesh_conf_node(core->conf, from)->name) == 0;
+        err = !its_own             ? MESH_MALFORMED
+              : core->cons == NULL ? MESH_STALE
+                                   : store_consensus_receive(core->cons, msg->raft, core->now);
+    } else if (!store_copy_message(core, from, msg)) {
+        err = MESH_MALFORMED;
+    }
+    mesh_stats_add(core->stats, STORE_M_BAD_MESSAGES, err == MESH_MALFORMED ? 1 : 0);
+    store_reign_check(core);
 }
 
 void store_core_message(store_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now,
                         mesh_out *out)
 {
-    if (store_core_error(core) != MESH_OK) {
+    if (store_core_error(core) != MESH_OK || core->verdict != STORE_GO_ON) {
         return;
     }
+    core->now = now;
+    core->out = out;
     mesh_arena_reset(core->arena);
     if (core->leases != NULL) {
         store_leases_seen(core->leases, now);
     }
-    store_kind kind = store_check_kind(msg);
-    if (kind == STORE_KIND_UNKNOWN || mesh_conf_node(core->conf, from)->role != MESH_ROUTER ||
-        packed.size > MESH_MSG_MAX || !store_check_fields(msg)) {
-        mesh_stats_add(core->stats, STORE_M_BAD_MESSAGES, 1);
-        refuse(core, from, msg, FAULT_MALFORMED, out);
-        return;
-    }
-    if (!store_consensus_leader(core->cons)) {
-        refuse(core, from, msg, FAULT_NOT_LEADER, out);
-        return;
-    }
-    if (!core->ready) {
-        refuse(core, from, msg, FAULT_UNAVAILABLE, out);
-        return;
-    }
-    if (kind == STORE_KIND_READ) {
-        on_read(core, from, msg, out);
-    } else if (kind == STORE_KIND_OTHER) {
-        on_other(core, from, msg, now, out);
+    if (store_transfer_is_replica(core->conf, core->self, from)) {
+        from_replica(core, from, msg);
+    } else if (mesh_conf_node(core->conf, from)->role == MESH_ROUTER) {
+        from_router(core, from, msg, packed);
+    } else if (mesh_conf_node(core->conf, from)->role == MESH_OPERATOR && msg->body_case == MESH__MSG__BODY_SLOT_MOVE) {
+        from_router(core, from, msg, packed);
+    } else if (mesh_conf_node(core->conf, from)->role == MESH_OPERATOR && msg->body_case == MESH__MSG__BODY_OPERATE) {
+        store_core_operate(core, from, msg);
+        store_reign_check(core);
+    } else if (mesh_conf_node(core->conf, from)->role == MESH_OPERATOR && store_transfer_takes(msg)) {
+        store_transfer_message(core->transfer, from, msg, now, out);
     } else {
-        mesh_fault fault = may_write(core, msg);
-        if (fault == FAULT_NONE) {
-            store_gather_put(core->gather, from, msg->corr, packed);
-        } else {
-            mesh_stats_add(core->stats, STORE_M_SPACE_REFUSED, fault == FAULT_DISK_FULL ? 1 : 0);
-            refuse(core, from, msg, fault, out);
-        }
+        mesh_stats_add(core->stats, STORE_M_BAD_MESSAGES, 1);
+        store_core_refuse(core, from, msg, FAULT_MALFORMED);
     }
+    core->out = NULL;
 }
 
 /* ---- links ---- */
@@ -265,8 +208,10 @@ void store_core_down(store_core *core, mesh_peer peer, mesh_time now, mesh_out *
     (void)now;
     (void)out;
     core->up[peer] = 0;
-    store_gather_forget(core->gather, peer);
+    store_group_down(core->group, peer);
+    store_reign_forget(core, peer);
     store_outbox_down(core->outbox, peer);
+    store_mover_down(core->mover, peer);
 }
 
 void store_core_up(store_core *core, mesh_peer peer, uint64_t boot, mesh_time now, mesh_out *out)
@@ -278,93 +223,23 @@ void store_core_up(store_core *core, mesh_peer peer, uint64_t boot, mesh_time no
         store_core_down(core, peer, now, out); /* reborn: what it asked before, nobody waits for */
     }
     core->up[peer] = boot != 0 ? boot : 1;
-    if (mesh_conf_node(core->conf, peer)->role != MESH_ROUTER) {
+    store_group_up(core->group, peer);
+    if (mesh_conf_node(core->conf, peer)->role != MESH_ROUTER || !core->ready) {
         return;
     }
+    core->now = now;
+    core->out = out;
     mesh_arena_reset(core->arena);
-    if (core->ready) {
-        answer_ring(core, peer, 0, out);
-    }
+    store_core_tell_router(core, peer);
     store_outbox_up(core->outbox, peer, now, out);
+    core->out = NULL;
 }
 
 /* ---- the turn ---- */
 
-/* The first own entry of this start. */
-static void gather_opening(store_core *core)
-{
-    core->opening_sent = true;
-    if (core->fsm->era != 0) {
-        Mesh__OutboxDone nothing = MESH__OUTBOX_DONE__INIT;
-        MESH_MSG(msg, OUTBOX_DONE, outbox_done, &nothing);
-        gather_own(core, &msg);
-        return;
-    }
-    Mesh__Genesis genesis = MESH__GENESIS__INIT;
-    do {
-        genesis.era = mesh_rand_next(&core->rand);
-    } while (genesis.era == 0);
-    genesis.cluster = (char *)(uintptr_t)mesh_conf_str(core->conf, "cluster.name");
-    MESH_MSG(msg, GENESIS, genesis, &genesis);
-    gather_own(core, &msg);
-}
-
-static void gather_ring(store_core *core, mesh_time now)
-{
-    Mesh__RingSet set;
-    mesh_arena_reset(core->arena);
-    if (core->leases != NULL && !core->ring_pending && store_leases_differ(core->leases, now, core->arena, &set)) {
-        MESH_MSG(msg, RING_SET, ring_set, &set);
-        gather_own(core, &msg);
-        core->ring_pending = true;
-    }
-}
-
-/* Finished outbox rows leave with the next entry, or alone after a while. */
-static void gather_done(store_core *core, mesh_time now)
-{
-    uint64_t indexes[STORE_ENTRY_OPS];
-    if (store_outbox_done(core->outbox) == 0) {
-        return;
-    }
-    if (core->done_since == MESH_NEVER) {
-        core->done_since = now.mono;
-    }
-    if (!store_gather_waits(core->gather) && now.mono < core->done_since + DONE_WAIT_MS) {
-        return;
-    }
-    Mesh__OutboxDone done = MESH__OUTBOX_DONE__INIT;
-    done.n_items = store_outbox_take_done(core->outbox, indexes, STORE_ENTRY_OPS);
-    done.items = indexes;
-    MESH_MSG(msg, OUTBOX_DONE, outbox_done, &done);
-    gather_own(core, &msg);
-    core->done_since = store_outbox_done(core->outbox) > 0 ? now.mono : MESH_NEVER;
-}
-
-static void not_leader(store_core *core, const store_gathered *entry, mesh_out *out)
-{
-    Mesh__Msg nothing = MESH__MSG__INIT;
-    for (size_t i = 0; i < entry->n; i++) {
-        nothing.corr = entry->waiters[i].corr;
-        refuse(core, entry->waiters[i].from, &nothing, FAULT_NOT_LEADER, out);
-    }
-}
-
-static void submit(store_core *core, mesh_time now, mesh_out *out)
-{
-    while (store_consensus_uncommitted(core->cons) < STORE_PIPELINE && store_gather_waits(core->gather)) {
-        uint64_t index;
-        mesh_slice payload = store_gather_submit(core->gather, now.wall);
-        if (store_consensus_submit(core->cons, payload, now, &index) != MESH_OK) {
-            store_gathered *entry = store_gather_recall(core->gather);
-            not_leader(core, entry, out);
-            store_gather_done(core->gather, entry);
-        }
-    }
-}
-
-/* Log entries whose rows are on disk are not needed for a restart. */
-static void trim_log(store_core *core, mesh_time now)
+/* Log entries whose rows are on disk are not needed for a restart; those that a copy under way does not hold yet are.
+ */
+static void trim_log(store_core *core)
 {
     if (core->sample_ticket != 0 && store_kv_durable(core->kv) >= core->sample_ticket) {
         core->safe_applied = core->sample_applied;
@@ -374,23 +249,12 @@ static void trim_log(store_core *core, mesh_time now)
         core->sample_applied = core->fsm->applied;
         core->sample_ticket = core->fsm->ticket;
     }
-    if (core->safe_applied >= core->trimmed + TRIM_EVERY) {
-        core->trimmed = core->safe_applied;
-        store_consensus_trim(core->cons, core->safe_applied, now);
+    uint64_t copied = store_transfer_oldest(core->transfer);
+    uint64_t upto = core->safe_applied < copied ? core->safe_applied : copied;
+    if (upto >= core->trimmed + TRIM_EVERY) {
+        core->trimmed = upto;
+        store_consensus_trim(core->cons, upto, core->now);
     }
-}
-
-static void count(store_core *core)
-{
-    unsigned routers = 0;
-    for (size_t i = 0; i < mesh_conf_nodes(core->conf); i++) {
-        routers += mesh_ring_has(core->fsm->ring, (mesh_peer)i) ? 1 : 0;
-    }
-    mesh_stats_set(core->stats, STORE_M_GATHERED_BYTES, store_gather_bytes(core->gather));
-    mesh_stats_set(core->stats, STORE_M_RING_EPOCH, mesh_ring_epoch(core->fsm->ring));
-    mesh_stats_set(core->stats, STORE_M_RING_ROUTERS, routers);
-    mesh_stats_set(core->stats, STORE_M_LEADER, store_consensus_leader(core->cons) ? 1 : 0);
-    store_metrics_kv(core->stats, core->kv);
 }
 
 static mesh_ms earliest(mesh_ms a, mesh_ms b)
@@ -398,9 +262,96 @@ static mesh_ms earliest(mesh_ms a, mesh_ms b)
     return a < b ? a : b;
 }
 
+static void on_send(void *arg, uint64_t to, const char *to_address, const Mesh__Raft *raft)
+{
+    (void)to;
+    store_core *core = arg;
+    char name[MESH_NODE_NAME_MAX + 1];
+    mesh_peer peer = mesh_conf_find(core->conf, store_group_node(to_address, name));
+    if (core->out != NULL && peer != MESH_NO_PEER && core->up[peer] != 0) {
+        MESH_MSG(msg, RAFT, raft, (Mesh__Raft *)(uintptr_t)raft);
+        mesh_out_put(core->out, peer, &msg);
+    }
+}
+
+/* found: make a group of this replica alone, if the database is new; otherwise a new one waits to be added. */
+static mesh_err open_consensus(store_core *core, bool found, char *why, size_t why_size)
+{
+    char address[STORE_GROUP_ADDRESS];
+    uint64_t id = store_consensus_stored_id(core->kv);
+    id = id != 0 ? id : mesh_rand_next(&core->rand) | 1;
+    store_replica self = { id, store_group_address(core->name, id, address) };
+    store_consensus_conf conf = {
+        .raft_id = self.raft_id,
+        .cluster = mesh_conf_str(core->conf, "cluster.name"),
+        .address = address,
+        .seed = mesh_rand_next(&core->rand),
+        .trail = (uint64_t)mesh_conf_int(core->conf, "store.log_trail_kib") << 10,
+        .group = found ? &self : NULL,
+        .n_group = found ? 1 : 0,
+        .shard = core->fsm->shard,
+        .election_ms = mesh_conf_int(core->conf, "store.election_ms"),
+        .heartbeat_ms = mesh_conf_int(core->conf, "store.heartbeat_ms"),
+        .send = on_send,
+    };
+    return store_consensus_open(&conf, core->kv, core->fsm->applied, core->now, store_reign_committed, core,
+                                &core->cons, why, why_size);
+}
+
+static void say_all_lost(store_core *core)
+{
+    bool all = store_group_all_lost(core->group, core->cons);
+    if (all && !core->said_lost) {
+        mesh_log(MESH_ERROR, "all_replicas_lost", "shard=%u next=%s", core->fsm->shard,
+                 "nothing is begun anew, or all that was acked would be gone; restore a backup, or see what the "
+                 "quarantined directories still hold with: parley store salvage");
+    }
+    core->said_lost = all;
+}
+
+static void begin(store_core *core)
+{
+    char why[256] = "";
+    store_group_way way = store_group_decide(core->group);
+    if (way == STORE_GROUP_WAIT) {
+        say_all_lost(core);
+        return;
+    }
+    mesh_err err = open_consensus(core, way == STORE_GROUP_FOUND, why, sizeof why);
+    if (err != MESH_OK) {
+        core->error = err;
+    }
+}
+
+static void hand_over(store_core *core)
+{
+    if (core->leaving && core->leads && store_consensus_voters(core->cons) > 1 &&
+        core->now.mono >= core->next_handover) {
+        core->next_handover = core->now.mono + HANDOVER_EVERY_MS;
+        (void)!store_consensus_transfer(core->cons, 0, core->now);
+    }
+}
+
+static mesh_ms turn_consensus(store_core *core)
+{
+    store_consensus_step(core->cons, core->now);
+    store_reign_check(core);
+    if (store_core_error(core) != MESH_OK) {
+        return MESH_NEVER;
+    }
+    if (core->leads && core->ready) {
+        store_group_lead(core->group, core->cons, core->now, core->out);
+        hand_over(core);
+    }
+    mesh_ms next = store_reign_turn(core);
+    store_reign_check(core);
+    trim_log(core);
+    return earliest(next, store_consensus_deadline(core->cons));
+}
+
 mesh_ms store_core_turn(store_core *core, mesh_time now, mesh_out *out)
 {
-    if (store_core_error(core) != MESH_OK) {
+    if (store_core_error(core) != MESH_OK || core->verdict != STORE_GO_ON) {
         return MESH_NEVER;
     }
     core->now = now;
@@ -408,39 +359,35 @@ mesh_ms store_core_turn(store_core *core, mesh_time now, mesh_out *out)
     if (core->leases != NULL) {
         store_leases_seen(core->leases, now);
     }
-    store_consensus_step(core->cons, now);
-    mesh_ms next = MESH_NEVER;
-    if (store_consensus_leader(core->cons) && store_core_error(core) == MESH_OK) {
-        if (!core->opening_sent) {
-            gather_opening(core);
-        }
-        if (core->ready) {
-            next = store_outbox_turn(core->outbox, now, out);
-            gather_ring(core, now);
-            gather_done(core, now);
-            if (core->done_since != MESH_NEVER) {
-                next = earliest(next, core->done_since + DONE_WAIT_MS);
-            }
-            if (core->leases != NULL && !core->ring_pending) {
-                next = earliest(next, store_leases_deadline(core->leases));
-            }
-        }
-        submit(core, now, out);
+    if (core->cons == NULL) {
+        begin(core);
     }
-    trim_log(core, now);
+    mesh_ms next = core->cons != NULL ? turn_consensus(core) : MESH_NEVER;
+    next = earliest(next, store_copy_turn(core));
+    next = earliest(next, store_group_tell(core->group, core->cons, now, out));
     core->out = NULL;
-    return earliest(next, store_consensus_deadline(core->cons));
+    return next;
 }
 
 /* ---- life ---- */
 
-mesh_err store_core_new(const store_core_conf *conf, store_kv *kv, mesh_time now, store_core **core_p, char *why,
-                        size_t why_size)
+/* A lone store begins at once. One of several that has no data waits for what the others are. */
+static mesh_err begin_or_wait(store_core *core, char *why, size_t why_size)
 {
-    const mesh_node_conf *node = mesh_conf_node(conf->conf, conf->self);
+    if (store_group_stores(core->group) > 1 && store_consensus_stored_id(core->kv) == 0) {
+        return MESH_OK;
+    }
+    return open_consensus(core, true, why, why_size);
+}
+
+static store_core *new_core(const store_core_conf *conf, store_kv *kv, mesh_time now)
+{
     store_core *core = mesh_alloc(sizeof *core);
     core->conf = conf->conf;
     core->self = conf->self;
+    core->name = mesh_conf_node(conf->conf, conf->self)->name;
+    core->path = conf->path != NULL ? mesh_strdup(conf->path) : NULL;
+    core->options = conf->options;
     core->kv = kv;
     core->now = now;
     core->rand.state = conf->seed;
@@ -450,19 +397,30 @@ mesh_err store_core_new(const store_core_conf *conf, store_kv *kv, mesh_time now
     core->up = mesh_alloc(mesh_conf_nodes(core->conf) * sizeof *core->up);
     core->enough_space = true;
     core->done_since = MESH_NEVER;
-    mesh_err err = store_fsm_new(core->conf, node->shard, kv, core->stats, &core->fsm, why, why_size);
+    core->reads_end = &core->reads;
+    core->group = store_group_new(core->conf, core->self, conf->lost);
+    return core;
+}
+
+mesh_err store_core_new(const store_core_conf *conf, store_kv *kv, mesh_time now, store_core **core_p, char *why,
+                        size_t why_size)
+{
+    store_core *core = new_core(conf, kv, now);
+    uint32_t shard = mesh_conf_node(core->conf, core->self)->shard;
+    store_transfer_conf transfer = { .conf = core->conf,
+                                     .self = core->self,
+                                     .boot = mesh_rand_next(&core->rand),
+                                     .rate = (uint64_t)mesh_conf_int(core->conf, "store.copy_mib_s") << 20 };
+    core->transfer = store_transfer_new(&transfer, kv);
+    mesh_err err = store_fsm_new(core->conf, shard, kv, core->stats, &core->fsm, why, why_size);
     if (err == MESH_OK) {
         core->outbox = store_outbox_new(core->fsm);
-        core->leases = node->shard == 0 ? store_leases_new(core->conf, core->fsm->ring) : NULL;
-        store_consensus_conf cons = {
-            .raft_id = mesh_rand_next(&core->rand) | 1,
-            .cluster = mesh_conf_str(core->conf, "cluster.name"),
-            .address = node->endpoint,
-            .seed = mesh_rand_next(&core->rand),
-        };
-        err = store_consensus_open(&cons, kv, core->fsm->applied, now, on_committed, core, &core->cons, why, why_size);
+        core->mover = store_mover_new(core->fsm, mesh_rand_next(&core->rand));
+        core->leases = shard == 0 ? store_leases_new(core->conf, core->fsm->ring) : NULL;
+        err = begin_or_wait(core, why, why_size);
     }
     if (err == MESH_OK) {
+        store_reign_check(core);
         err = store_core_error(core);
     }
     if (err != MESH_OK) {
@@ -471,6 +429,15 @@ mesh_err store_core_new(const store_core_conf *conf, store_kv *kv, mesh_time now
     }
     *core_p = core;
     return MESH_OK;
+}
+
+static void drop_reads(store_core *core)
+{
+    while (core->reads != NULL) {
+        store_read_waiting *r = core->reads;
+        core->reads = r->next;
+        free(r);
+    }
 }
 
 void store_core_destroy(store_core **core_p)
@@ -482,13 +449,21 @@ void store_core_destroy(store_core **core_p)
     if (core->cons != NULL) {
         store_consensus_close(&core->cons);
     }
+    if (core->fetch != NULL) {
+        store_fetch_destroy(&core->fetch);
+    }
+    store_transfer_destroy(&core->transfer);
+    store_group_destroy(&core->group);
     store_outbox_destroy(&core->outbox);
+    store_mover_destroy(&core->mover);
     store_leases_destroy(&core->leases);
     store_fsm_destroy(&core->fsm);
     store_gather_destroy(&core->gather);
+    drop_reads(core);
     mesh_arena_destroy(&core->arena);
     mesh_stats_destroy(&core->stats);
     mesh_buf_fini(&core->scratch);
+    free(core->path);
     free(core->up);
     free(core);
     *core_p = NULL;
@@ -497,6 +472,28 @@ void store_core_destroy(store_core **core_p)
 void store_core_set_space(store_core *core, bool enough)
 {
     core->enough_space = enough;
+}
+
+void store_core_refuse_all(store_core *core, mesh_out *out)
+{
+    core->out = out;
+    store_reign_refuse(core);
+    core->out = NULL;
+}
+
+void store_core_leave(store_core *core)
+{
+    core->leaving = true;
+}
+
+store_verdict store_core_verdict(const store_core *core)
+{
+    return core->verdict;
+}
+
+bool store_core_votes(const store_core *core)
+{
+    return core->cons != NULL && store_group_votes(core->cons);
 }
 
 mesh_err store_core_error(const store_core *core)
@@ -510,7 +507,32 @@ mesh_err store_core_error(const store_core *core)
 
 bool store_core_quiet(const store_core *core)
 {
-    return store_gather_empty(core->gather);
+    bool hands_over = core->leaving && core->leads && store_consensus_voters(core->cons) > 1;
+    return store_gather_empty(core->gather) && core->reads == NULL && !hands_over;
+}
+
+static void count(store_core *core)
+{
+    unsigned routers = 0;
+    for (size_t i = 0; i < mesh_conf_nodes(core->conf); i++) {
+        routers += mesh_ring_has(core->fsm->ring, (mesh_peer)i) ? 1 : 0;
+    }
+    mesh_stats_set(core->stats, STORE_M_GATHERED_BYTES, store_gather_bytes(core->gather));
+    mesh_stats_set(core->stats, STORE_M_RING_EPOCH, mesh_ring_epoch(core->fsm->ring));
+    mesh_stats_set(core->stats, STORE_M_RING_ROUTERS, routers);
+    mesh_stats_set(core->stats, STORE_M_SLOT_LEAVING, store_slot_leaving(core->fsm) < MESH_SLOTS ? 1 : 0);
+    mesh_stats_set(core->stats, STORE_M_APPLIED, core->fsm->applied);
+    mesh_stats_set(core->stats, STORE_M_LEADER, core->leads ? 1 : 0);
+    if (core->cons != NULL) {
+        mesh_stats_set(core->stats, STORE_M_TERM, store_consensus_term(core->cons));
+        mesh_stats_set(core->stats, STORE_M_VOTERS, store_consensus_voters(core->cons));
+        mesh_stats_set(core->stats, STORE_M_VOTES, store_group_votes(core->cons) ? 1 : 0);
+        mesh_stats_set(core->stats, STORE_M_LAST, store_consensus_last_index(core->cons));
+        mesh_stats_set(core->stats, STORE_M_LEVEL, store_group_level(core->group, core->cons));
+        mesh_stats_set(core->stats, STORE_M_COMMIT, store_consensus_commit(core->cons));
+        mesh_stats_set(core->stats, STORE_M_FORMER, store_group_is_former(core->cons) ? 1 : 0);
+    }
+    store_metrics_kv(core->stats, core->kv);
 }
 
 mesh_stats *store_core_stats(store_core *core)

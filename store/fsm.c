@@ -4,13 +4,12 @@
  * and the rows are as before it. */
 #include "store/fsm.h"
 
-#include <assert.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mesh/alloc.h"
+#include "mesh/log.h"
 #include "store/core.h"
 #include "store/metrics.h"
 
@@ -111,8 +110,10 @@ mesh_err store_fsm_new(const mesh_conf *conf, uint32_t shard, store_kv *kv, mesh
     fsm->chats = store_chats_new(kv, fsm->hash_key);
     fsm->users = store_users_new(kv, fsm->hash_key);
     fsm->ring = mesh_ring_new(conf);
+    fsm->slots = mesh_alloc(MESH_SLOTS * sizeof *fsm->slots);
+    fsm->sharded = mesh_conf_shards(conf) > 1;
     fsm->arena = mesh_arena_new();
-    fsm->owed = mesh_alloc(STORE_ENTRY_OPS * sizeof *fsm->owed);
+    fsm->owed = mesh_alloc(STORE_ENTRY_OWED * sizeof *fsm->owed);
 
     snprintf(why, why_size, "a row of the shard does not read back");
     mesh_err err = load_shard(fsm, why, why_size);
@@ -124,6 +125,9 @@ mesh_err store_fsm_new(const mesh_conf *conf, uint32_t shard, store_kv *kv, mesh
     }
     if (err == MESH_OK) {
         err = load_fences(fsm);
+    }
+    if (err == MESH_OK) {
+        err = store_slot_load(fsm);
     }
     if (err != MESH_OK) {
         store_fsm_destroy(&fsm);
@@ -145,6 +149,11 @@ void store_fsm_destroy(store_fsm **fsm_p)
     mesh_ring_destroy(&fsm->ring);
     mesh_arena_destroy(&fsm->arena);
     mesh_buf_fini(&fsm->scratch);
+    for (size_t i = 0; i < MESH_SLOTS; i++) {
+        mesh_buf_fini(&fsm->slots[i].after);
+    }
+    free(fsm->slots);
+    free(fsm->moved);
     free(fsm->owed);
     free(fsm);
     *fsm_p = NULL;
@@ -181,10 +190,39 @@ static store_fsm_handler *handler_of(Mesh__Msg__BodyCase kind)
         return store_apply_genesis;
     case MESH__MSG__BODY_RING_SET:
         return store_apply_ring_set;
+    case MESH__MSG__BODY_RING:
+        return store_apply_ring;
     case MESH__MSG__BODY_OUTBOX_DONE:
         return store_apply_outbox_done;
+    case MESH__MSG__BODY_SLOT_MOVE:
+        return store_apply_slot_move;
+    case MESH__MSG__BODY_SLOT_ROWS:
+        return store_apply_slot_rows;
+    case MESH__MSG__BODY_MAP_SET:
+        return store_apply_map_set;
+    case MESH__MSG__BODY_SLOT_GONE:
+        return store_apply_slot_gone;
+    case MESH__MSG__BODY_SLOT_OWED:
+        return store_apply_slot_owed;
     default:
         return NULL;
+    }
+}
+
+/* Is its key's slot to be this shard's? An append has users of several slots: each is looked at. */
+static bool is_keyed(Mesh__Msg__BodyCase kind)
+{
+    switch (kind) {
+    case MESH__MSG__BODY_SEND:
+    case MESH__MSG__BODY_CHAT_CREATE:
+    case MESH__MSG__BODY_CHAT_EDIT:
+    case MESH__MSG__BODY_READ:
+    case MESH__MSG__BODY_ATTACH:
+    case MESH__MSG__BODY_INBOX_ACK:
+    case MESH__MSG__BODY_PROFILE:
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -236,7 +274,17 @@ static mesh_err apply_frame(store_fsm *fsm, mesh_slice frame, store_fsm_answered
         if (at >= STORE_ENTRY_OPS) {
             return MESH_CORRUPT;
         }
-        if (handler != NULL) {
+        if (handler == NULL) { /* replicas that know it do something with it: to skip it would be to differ */
+            mesh_log(MESH_ERROR, "entry_unknown", "kind=%d reason=%s next=%s", (int)msg->body_case,
+                     "an entry of the log is of a kind this version does not know; a later version wrote it",
+                     "downgrade is not possible: run that version, or restore a backup");
+            return MESH_UNSUPPORTED;
+        }
+        fsm->slot = mesh_id_slot(fsm->hash_key, msg->key);
+        if (is_keyed(msg->body_case) && !store_fsm_owns(fsm, fsm->slot)) {
+            store_fsm_elsewhere(fsm->arena, &answer);
+        } else {
+            fsm->trace = msg->trace;
             handler(fsm, msg, &answer);
         }
         if (fsm->error != MESH_OK) {
@@ -257,6 +305,9 @@ mesh_err store_fsm_apply(store_fsm *fsm, uint64_t index, uint64_t term, mesh_sli
     mesh_arena_reset(fsm->arena);
     fsm->n_owed = 0;
     fsm->ring_changed = false;
+    fsm->slots_changed = false;
+    fsm->n_moved = 0;
+    fsm->took_owed = false;
     if (index <= fsm->applied) {
         return MESH_OK;
     }
@@ -276,177 +327,38 @@ mesh_err store_fsm_apply(store_fsm *fsm, uint64_t index, uint64_t term, mesh_sli
     fsm->applied = index;
     fsm->term = term;
     write_outbox_row(fsm, index);
+    store_slot_settle(fsm);
+    if (fsm->error != MESH_OK) {
+        return fsm->error;
+    }
     write_applied_row(fsm);
     fsm->ticket = store_rows_commit(fsm->rows);
+    store_slot_forget(fsm);
     store_fsm_evict(fsm);
     mesh_stats_add(fsm->stats, STORE_M_ENTRIES, 1);
     return MESH_OK;
 }
 
-/* ---- for handlers ---- */
+/* ---- whose slot ---- */
 
-void store_fsm_fault(mesh_arena *arena, Mesh__Msg *answer, mesh_fault code)
+bool store_fsm_owns(const store_fsm *fsm, mesh_slot slot)
 {
-    Mesh__Fault *fault = mesh_arena_alloc(arena, sizeof *fault);
-    mesh__fault__init(fault);
-    fault->code = (uint32_t)code;
-    fault->after_ms = mesh_fault_get(fault->code)->after_ms;
-    answer->body_case = MESH__MSG__BODY_FAULT;
-    answer->fault = fault;
-}
-
-void store_fsm_broken(store_fsm *fsm, mesh_arena *arena, Mesh__Msg *answer)
-{
-    fsm->error = MESH_CORRUPT;
-    store_fsm_fault(arena, answer, FAULT_UNAVAILABLE);
-}
-
-void store_fsm_done(mesh_arena *arena, Mesh__Msg *answer)
-{
-    answer->done = mesh_arena_alloc(arena, sizeof *answer->done);
-    mesh__done__init(answer->done);
-    answer->body_case = MESH__MSG__BODY_DONE;
-}
-
-mesh_fault store_fsm_room(store_fsm *fsm, const char *const *users, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        store_user *user;
-        if (store_users_get(fsm->users, users[i], &user) != MESH_OK) {
-            fsm->error = MESH_CORRUPT;
-            return FAULT_UNAVAILABLE;
-        }
-        if (user->chats >= STORE_USER_CHATS_MAX) {
-            return FAULT_TOO_MANY_CHATS;
-        }
-    }
-    return FAULT_NONE;
-}
-
-uint64_t store_fsm_hash(store_fsm *fsm, Mesh__Msg__BodyCase kind, const void *request)
-{
-    mesh_buf_clear(&fsm->scratch);
-    mesh_buf_put(&fsm->scratch, (uint8_t[1]){ (uint8_t)kind }, 1);
-    mesh_wire_pack(request, &fsm->scratch);
-    uint64_t hash;
-    unsigned char bytes[crypto_shorthash_siphash24_BYTES];
-    crypto_shorthash_siphash24(bytes, fsm->scratch.data, fsm->scratch.size, fsm->hash_key->bytes);
-    memcpy(&hash, bytes, sizeof hash);
-    return hash;
-}
-
-bool store_fsm_seen(store_fsm *fsm, const char *chat, const char *user, const char *client_msg_id, uint64_t hash,
-                    Mesh__Msg *answer)
-{
-    store_key key;
-    mesh_slice value;
-    ProtobufCMessage *row;
-    store_key_dedupe(&key, chat, user, client_msg_id);
-    mesh_err err = store_rows_get(fsm->rows, &key, false, &value);
-    if (err == MESH_NOT_FOUND) {
+    switch (fsm->slots[slot].state) {
+    case STORE_SLOT_HELD:
+        return true;
+    case STORE_SLOT_BY_MAP:
+        return !fsm->sharded || mesh_ring_shard(fsm->ring, slot) == fsm->shard;
+    default:
         return false;
     }
-    if (err != MESH_OK || mesh_wire_unpack(&store__dedupe_row__descriptor, value, fsm->arena, &row) != MESH_OK) {
-        store_fsm_broken(fsm, fsm->arena, answer);
-        return true;
-    }
-    const Store__DedupeRow *old = (const Store__DedupeRow *)row;
-    Mesh__Entry *entry;
-    if (old->hash != hash) {
-        mesh_stats_add(fsm->stats, STORE_M_CONFLICTS, 1);
-        store_fsm_fault(fsm->arena, answer, FAULT_CONFLICT);
-    } else if (store_fsm_entry(fsm, fsm->arena, chat, old->seq, &entry) != MESH_OK) {
-        store_fsm_broken(fsm, fsm->arena, answer);
-    } else {
-        store_fsm_sent(fsm, entry, client_msg_id, true, answer);
-    }
-    return true;
 }
 
-void store_fsm_remember(store_fsm *fsm, const char *chat, const char *user, const char *client_msg_id, uint64_t hash,
-                        uint64_t seq)
+bool store_fsm_owns_id(const store_fsm *fsm, const char *qid)
 {
-    Store__DedupeRow row = STORE__DEDUPE_ROW__INIT;
-    row.seq = seq;
-    row.hash = hash;
-    store_key key;
-    store_key_dedupe(&key, chat, user, client_msg_id);
-    store_rows_pack(fsm->rows, &key, &row, STORE_ROW_ENTRY);
+    return store_fsm_owns(fsm, mesh_id_slot(fsm->hash_key, qid));
 }
 
-mesh_err store_fsm_entry(store_fsm *fsm, mesh_arena *arena, const char *chat, uint64_t seq, Mesh__Entry **entry_p)
+uint64_t store_fsm_era(const store_fsm *fsm, mesh_slot slot)
 {
-    store_key key;
-    mesh_slice value;
-    ProtobufCMessage *message;
-    store_key_entry(&key, chat, seq);
-    mesh_err err = store_rows_get(fsm->rows, &key, false, &value);
-    if (err != MESH_OK) {
-        return err;
-    }
-    if (mesh_wire_unpack(&mesh__entry__descriptor, value, arena, &message) != MESH_OK) {
-        return MESH_CORRUPT;
-    }
-    *entry_p = (Mesh__Entry *)message;
-    (*entry_p)->chat = mesh_arena_strdup(arena, chat);
-    return MESH_OK;
-}
-
-/* Protobuf's structs hold char *, but nothing is ever written through them. */
-static char *borrowed(const char *s)
-{
-    return (char *)(uintptr_t)s;
-}
-
-Mesh__Entry *store_fsm_entry_new(store_fsm *fsm, Mesh__EntryKind kind, const char *sender, const char *sender_name,
-                                 const char *client_msg_id)
-{
-    Mesh__Entry *entry = mesh_arena_alloc(fsm->arena, sizeof *entry);
-    mesh__entry__init(entry);
-    entry->kind = kind;
-    entry->sender = borrowed(sender);
-    entry->sender_name = borrowed(sender_name);
-    entry->client_msg_id = borrowed(client_msg_id);
-    return entry;
-}
-
-void store_fsm_store(store_fsm *fsm, store_chat *chat, Mesh__Entry *entry)
-{
-    static char none[] = "";
-    uint64_t id = fsm->stamp << 22 | (uint64_t)(fsm->shard & 1023) << 12;
-    fsm->last_id = id > fsm->last_id ? id : fsm->last_id + 1;
-    entry->seq = ++chat->head_seq;
-    entry->id = fsm->last_id;
-    entry->ts_ms = fsm->stamp;
-    entry->count = chat->head_count + (entry->kind == MESH__ENTRY_KIND__ENTRY_TEXT ? 1 : 0);
-    chat->head_count = entry->count;
-    chat->head_id = entry->id;
-    chat->head_ts = entry->ts_ms;
-
-    store_key key;
-    store_key_entry(&key, chat->id, entry->seq);
-    entry->chat = none; /* it is in the key */
-    store_rows_pack(fsm->rows, &key, entry, STORE_ROW_ENTRY);
-    entry->chat = mesh_arena_strdup(fsm->arena, chat->id);
-    assert(fsm->n_owed < STORE_ENTRY_OPS);
-    fsm->owed[fsm->n_owed++] = (store_owed){ entry, NULL };
-    mesh_stats_add(fsm->stats, STORE_M_MESSAGES, 1);
-}
-
-void store_fsm_sent(store_fsm *fsm, const Mesh__Entry *entry, const char *client_msg_id, bool dup, Mesh__Msg *answer)
-{
-    Mesh__Sent *sent = mesh_arena_alloc(fsm->arena, sizeof *sent);
-    mesh__sent__init(sent);
-    sent->chat = entry->chat;
-    sent->seq = entry->seq;
-    sent->id = entry->id;
-    sent->ts_ms = entry->ts_ms;
-    sent->dup = dup;
-    sent->durable = borrowed(fsm->durable);
-    sent->client_msg_id = borrowed(client_msg_id);
-    answer->body_case = MESH__MSG__BODY_SENT;
-    answer->sent = sent;
-    if (dup) {
-        mesh_stats_add(fsm->stats, STORE_M_DUPS, 1);
-    }
+    return fsm->eras[slot] != 0 ? fsm->eras[slot] : fsm->era;
 }

@@ -112,10 +112,19 @@ mesh_slice store_gather_submit(store_gather *gather, mesh_ms wall)
     return mesh_buf_slice(&entry->payload);
 }
 
-store_gathered *store_gather_recall(store_gather *gather)
+void store_gather_recall(store_gather *gather)
 {
     (void)zlistx_last(gather->submitted);
-    return zlistx_detach_cur(gather->submitted);
+    store_gathered *entry = zlistx_detach_cur(gather->submitted);
+    gather->bytes += entry->payload.size - HEAD_SIZE;
+    zlistx_add_start(gather->gathering, entry);
+}
+
+store_gathered *store_gather_drop(store_gather *gather)
+{
+    store_gathered *entry = zlistx_detach(gather->gathering, NULL);
+    gather->bytes -= entry != NULL ? entry->payload.size - HEAD_SIZE : 0;
+    return entry;
 }
 
 store_gathered *store_gather_committed(store_gather *gather)

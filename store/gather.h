@@ -31,8 +31,10 @@ bool store_gather_empty(const store_gather *gather);   /* nothing is, and nothin
 
 /* The oldest entry that gathers is submitted now: its payload with the stamp, borrowed until it is committed. */
 mesh_slice store_gather_submit(store_gather *gather, mesh_ms wall);
-/* It was not taken after all: out of the submitted ones. Yours until store_gather_done. */
-store_gathered *store_gather_recall(store_gather *gather);
+/* It was not taken after all: the first to gather again. */
+void store_gather_recall(store_gather *gather);
+/* The oldest entry that gathers, out of it, never to be submitted. Yours until store_gather_done; NULL: none. */
+store_gathered *store_gather_drop(store_gather *gather);
 /* The oldest submitted entry is committed. Yours until store_gather_done; NULL when there is none. */
 store_gathered *store_gather_committed(store_gather *gather);
 void store_gather_done(store_gather *gather, store_gathered *entry);

@@ -26,6 +26,11 @@ static void put_id_end(store_key *key, const char *id)
     put_bytes(key, id, strlen(id) + 1); /* the NUL is the separator */
 }
 
+static void put_slot(store_key *key, mesh_slot slot)
+{
+    put_bytes(key, (uint8_t[2]){ (uint8_t)(slot >> 8), (uint8_t)slot }, 2);
+}
+
 static void put_number(store_key *key, uint64_t number)
 {
     uint8_t be[8];
@@ -33,27 +38,29 @@ static void put_number(store_key *key, uint64_t number)
     put_bytes(key, be, sizeof be);
 }
 
-static void one(store_key *key, char table, const char *id)
+static void one(store_key *key, char table, mesh_slot slot, const char *id)
 {
     start(key, table);
+    put_slot(key, slot);
     put_id(key, id);
 }
 
-static void prefix(store_key *key, char table, const char *id)
+static void prefix(store_key *key, char table, mesh_slot slot, const char *id)
 {
     start(key, table);
+    put_slot(key, slot);
     put_id_end(key, id);
 }
 
-static void numbered(store_key *key, char table, const char *id, uint64_t number)
+static void numbered(store_key *key, char table, mesh_slot slot, const char *id, uint64_t number)
 {
-    prefix(key, table, id);
+    prefix(key, table, slot, id);
     put_number(key, number);
 }
 
-static void pair(store_key *key, char table, const char *a, const char *b)
+static void pair(store_key *key, char table, mesh_slot slot, const char *a, const char *b)
 {
-    prefix(key, table, a);
+    prefix(key, table, slot, a);
     put_id(key, b);
 }
 
@@ -81,7 +88,7 @@ void store_key_ring(store_key *key)
 void store_key_fence(store_key *key, mesh_slot slot)
 {
     start(key, 'f');
-    put_bytes(key, (uint8_t[2]){ (uint8_t)(slot >> 8), (uint8_t)slot }, 2);
+    put_slot(key, slot);
 }
 
 void store_key_fences(store_key *key)
@@ -89,71 +96,98 @@ void store_key_fences(store_key *key)
     start(key, 'f');
 }
 
-void store_key_chat(store_key *key, const char *chat)
+void store_key_chat(store_key *key, mesh_slot slot, const char *chat)
 {
-    one(key, 'c', chat);
+    one(key, 'c', slot, chat);
 }
 
-void store_key_entry(store_key *key, const char *chat, uint64_t seq)
+void store_key_entry(store_key *key, mesh_slot slot, const char *chat, uint64_t seq)
 {
-    numbered(key, 'm', chat, seq);
+    numbered(key, 'm', slot, chat, seq);
 }
 
-void store_key_entries(store_key *key, const char *chat)
+void store_key_entries(store_key *key, mesh_slot slot, const char *chat)
 {
-    prefix(key, 'm', chat);
+    prefix(key, 'm', slot, chat);
 }
 
-void store_key_dedupe(store_key *key, const char *chat, const char *sender, const char *client_msg_id)
+void store_key_dedupe(store_key *key, mesh_slot slot, const char *chat, const char *sender, const char *client_msg_id)
 {
-    prefix(key, 'd', chat);
+    prefix(key, 'd', slot, chat);
     put_id_end(key, sender);
     put_id(key, client_msg_id);
 }
 
-void store_key_member(store_key *key, const char *chat, const char *user)
+void store_key_member(store_key *key, mesh_slot slot, const char *chat, const char *user)
 {
-    pair(key, 'p', chat, user);
+    pair(key, 'p', slot, chat, user);
 }
 
-void store_key_members(store_key *key, const char *chat)
+void store_key_members(store_key *key, mesh_slot slot, const char *chat)
 {
-    prefix(key, 'p', chat);
+    prefix(key, 'p', slot, chat);
 }
 
-void store_key_inbox(store_key *key, const char *user, uint64_t inbox_seq)
+void store_key_inbox(store_key *key, mesh_slot slot, const char *user, uint64_t inbox_seq)
 {
-    numbered(key, 'i', user, inbox_seq);
+    numbered(key, 'i', slot, user, inbox_seq);
 }
 
-void store_key_inboxes(store_key *key, const char *user)
+void store_key_inboxes(store_key *key, mesh_slot slot, const char *user)
 {
-    prefix(key, 'i', user);
+    prefix(key, 'i', slot, user);
 }
 
-void store_key_user_chat(store_key *key, const char *user, const char *chat)
+void store_key_user_chat(store_key *key, mesh_slot slot, const char *user, const char *chat)
 {
-    pair(key, 'u', user, chat);
+    pair(key, 'u', slot, user, chat);
 }
 
-void store_key_user_chats(store_key *key, const char *user)
+void store_key_user_chats(store_key *key, mesh_slot slot, const char *user)
 {
-    prefix(key, 'u', user);
+    prefix(key, 'u', slot, user);
 }
 
-void store_key_device(store_key *key, const char *user, const char *device)
+void store_key_device(store_key *key, mesh_slot slot, const char *user, const char *device)
 {
-    pair(key, 'v', user, device);
+    pair(key, 'v', slot, user, device);
 }
 
-void store_key_devices(store_key *key, const char *user)
+void store_key_devices(store_key *key, mesh_slot slot, const char *user)
 {
-    prefix(key, 'v', user);
+    prefix(key, 'v', slot, user);
 }
 
-void store_key_user(store_key *key, const char *user)
+void store_key_user(store_key *key, mesh_slot slot, const char *user)
 {
-    one(key, 'h', user);
+    one(key, 'h', slot, user);
+}
+
+void store_key_slot(store_key *key, mesh_slot slot)
+{
+    store_key_slot_rows(key, 's', slot);
+}
+
+void store_key_slots(store_key *key)
+{
+    start(key, 's');
+}
+
+void store_key_slot_rows(store_key *key, char table, mesh_slot slot)
+{
+    start(key, table);
+    put_slot(key, slot);
+}
+
+void store_key_owed(store_key *key, mesh_slot slot, uint64_t number)
+{
+    store_key_slot_rows(key, 'w', slot);
+    put_number(key, number);
+}
+
+void store_key_copied(store_key *key, mesh_slot slot, const char *chat, uint64_t seq)
+{
+    numbered(key, 'x', slot, chat, seq);
 }
 
 void store_key_outbox(store_key *key, uint64_t index)

@@ -14,7 +14,6 @@
 #include "store/kv_leveldb.h"
 
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -27,23 +26,12 @@
 
 #include "mesh/alloc.h"
 #include "mesh/clock.h"
-#include "store/salvage.h"
 
 #define KV_GROUP_BYTES (1024u * 1024) /* one LevelDB write; more would only add latency */
 #define KV_HOLD_MS 20
 #define KV_HOLD_BYTES (256u * 1024)
 #define KV_SPARES 64
 #define KV_SPARE_BYTES (512u * 1024)
-#define KV_BLOOM_BITS 10
-
-mesh_err store_kv_leveldb_error(const char *message)
-{
-    if (strstr(message, strerror(ENOSPC)) != NULL || strstr(message, strerror(EFBIG)) != NULL ||
-        strstr(message, strerror(EDQUOT)) != NULL) {
-        return MESH_NO_SPACE;
-    }
-    return strncmp(message, "Corruption", 10) == 0 ? MESH_CORRUPT : MESH_IO;
-}
 
 void store_kv_fail(store_kv *kv, mesh_err err)
 {
@@ -124,13 +112,8 @@ static mesh_err write_group(store_kv *kv, const kv_pending *first, uint64_t last
         }
     }
     char *message = NULL;
-    leveldb_write(kv->db, kv->write, kv->group, &message);
-    if (message == NULL) {
-        return MESH_OK;
-    }
-    mesh_err err = store_kv_leveldb_error(message);
-    leveldb_free(message);
-    return err;
+    leveldb_write(kv->base.db, kv->base.write, kv->group, &message);
+    return store_kv_leveldb_take(message);
 }
 
 static void tell_loop(store_kv *kv)
@@ -165,69 +148,6 @@ static void *writer_main(void *arg)
 
 /* ---- open and close ---- */
 
-static bool has_suffix(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), s = strlen(suffix);
-    return n > s && strcmp(name + n - s, suffix) == 0;
-}
-
-/* LevelDB takes a directory without CURRENT for a new database, whatever else is there; that would hide all data. The
- * rest of what it does not see is in store/salvage.h. Errors: MESH_CORRUPT. */
-static mesh_err check_files(const char *path, char *why, size_t why_size)
-{
-    char name[4096];
-    snprintf(name, sizeof name, "%s/CURRENT", path);
-    if (access(name, F_OK) == 0) {
-        return store_salvage_check_files(path, why, why_size);
-    }
-    DIR *dir = opendir(path);
-    if (dir == NULL) {
-        return MESH_OK; /* a new one; LevelDB says what is wrong otherwise */
-    }
-    mesh_err err = MESH_OK;
-    for (struct dirent *e = readdir(dir); e != NULL && err == MESH_OK; e = readdir(dir)) {
-        if (has_suffix(e->d_name, ".ldb") || has_suffix(e->d_name, ".sst") || has_suffix(e->d_name, ".log")) {
-            snprintf(why, why_size, "%s/CURRENT is missing, %s is there", path, e->d_name);
-            err = MESH_CORRUPT;
-        }
-    }
-    closedir(dir);
-    return err;
-}
-
-static mesh_err open_database(store_kv *kv, const store_kv_options *options, char *why, size_t why_size)
-{
-    kv->options = leveldb_options_create();
-    kv->cache = leveldb_cache_create_lru((size_t)options->block_cache);
-    kv->bloom = leveldb_filterpolicy_create_bloom(KV_BLOOM_BITS);
-    leveldb_options_set_create_if_missing(kv->options, 1);
-    leveldb_options_set_paranoid_checks(kv->options, 1);
-    leveldb_options_set_write_buffer_size(kv->options, (size_t)options->write_buffer);
-    leveldb_options_set_max_open_files(kv->options, options->max_open_files);
-    leveldb_options_set_cache(kv->options, kv->cache);
-    leveldb_options_set_filter_policy(kv->options, kv->bloom);
-    kv->read = leveldb_readoptions_create();
-    leveldb_readoptions_set_verify_checksums(kv->read, 1);
-    kv->write = leveldb_writeoptions_create();
-    leveldb_writeoptions_set_sync(kv->write, 1);
-    kv->group = leveldb_writebatch_create();
-
-    mesh_err err = check_files(kv->path, why, why_size);
-    if (err != MESH_OK) {
-        return err;
-    }
-    char *message = NULL;
-    kv->db = leveldb_open(kv->options, kv->path, &message);
-    if (message != NULL) {
-        err = store_kv_leveldb_error(message);
-        if (err != MESH_CORRUPT || !store_salvage_find_bad(kv->path, why, why_size)) {
-            snprintf(why, why_size, "%s", message);
-        }
-        leveldb_free(message);
-    }
-    return err;
-}
-
 static void free_pending(kv_pending *p)
 {
     while (p != NULL) {
@@ -242,15 +162,8 @@ static void free_pending(kv_pending *p)
 /* Everything but the writer thread, which is not running. */
 static void destroy(store_kv *kv)
 {
-    if (kv->db != NULL) {
-        leveldb_close(kv->db);
-    }
+    store_kv_database_close(&kv->base);
     leveldb_writebatch_destroy(kv->group);
-    leveldb_writeoptions_destroy(kv->write);
-    leveldb_readoptions_destroy(kv->read);
-    leveldb_options_destroy(kv->options);
-    leveldb_filterpolicy_destroy(kv->bloom);
-    leveldb_cache_destroy(kv->cache);
     store_omap_destroy(&kv->overlay);
     free_pending(kv->head);
     free_pending(kv->spare);
@@ -290,7 +203,11 @@ mesh_err store_kv_open(const char *path, const store_kv_options *options, store_
     pthread_condattr_destroy(&attr);
     kv->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 
-    mesh_err err = open_database(kv, options, why, why_size);
+    kv->group = leveldb_writebatch_create();
+    mesh_err err = store_kv_settle(path, why, why_size);
+    if (err == MESH_OK) {
+        err = store_kv_database_open(&kv->base, path, options, why, why_size);
+    }
     if (err == MESH_OK && (kv->fd < 0 || start_writer(kv) != MESH_OK)) {
         snprintf(why, why_size, "no descriptor or thread for the writer: %s", strerror(errno));
         err = MESH_IO;
@@ -309,7 +226,7 @@ void store_kv_close(store_kv **kv_p)
     if (kv == NULL) {
         return;
     }
-    assert(kv->iterators == 0); /* LevelDB asserts it too, less clearly */
+    assert(kv->iterators == 0 && kv->views == 0); /* LevelDB asserts it too, less clearly */
     pthread_mutex_lock(&kv->lock);
     kv->closing = true;
     pthread_cond_signal(&kv->wake);
@@ -464,10 +381,9 @@ mesh_err store_kv_get(store_kv *kv, mesh_slice key, mesh_buf *out)
     }
     char *message = NULL;
     size_t size = 0;
-    char *value = leveldb_get(kv->db, kv->read, (const char *)key.data, key.size, &size, &message);
+    char *value = leveldb_get(kv->base.db, kv->base.read, (const char *)key.data, key.size, &size, &message);
     if (message != NULL) {
-        mesh_err err = store_kv_leveldb_error(message);
-        leveldb_free(message);
+        mesh_err err = store_kv_leveldb_take(message);
         store_kv_fail(kv, err);
         return err;
     }

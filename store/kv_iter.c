@@ -25,7 +25,7 @@ store_kv_iter *store_kv_iter_new(store_kv *kv, mesh_slice prefix)
 {
     store_kv_iter *it = mesh_alloc(sizeof *it);
     it->kv = kv;
-    it->db = leveldb_create_iterator(kv->db, kv->read);
+    it->db = leveldb_create_iterator(kv->base.db, kv->base.read);
     kv->iterators++;
     mesh_buf_put(&it->prefix, prefix.data, prefix.size);
     size_t n = prefix.size;
@@ -45,6 +45,8 @@ void store_kv_iter_destroy(store_kv_iter **it_p)
     if (it == NULL) {
         return;
     }
+    (void)!store_kv_iter_status(
+        it); /* a block that cannot be read is skipped: whoever has not asked, the handle knows */
     leveldb_iter_destroy(it->db);
     it->kv->iterators--;
     mesh_buf_fini(&it->prefix);
@@ -225,8 +227,7 @@ mesh_err store_kv_iter_status(const store_kv_iter *it)
     if (message == NULL) {
         return MESH_OK;
     }
-    mesh_err err = store_kv_leveldb_error(message);
-    leveldb_free(message);
+    mesh_err err = store_kv_leveldb_take(message);
     store_kv_fail(it->kv, err);
     return err;
 }

@@ -109,6 +109,10 @@ bool store_leases_differ(store_leases *leases, mesh_time now, mesh_arena *arena,
             set->routers[set->n_routers++] = node;
         }
     }
+    size_t shards = mesh_conf_shards(leases->conf);
+    if (mesh_ring_epoch(leases->ring) == 0 && shards > 1) {
+        mesh_ring_even_map((uint32_t)shards, arena, set);
+    }
     qsort(set->routers, set->n_routers, sizeof *set->routers, compare_names);
     return true;
 }

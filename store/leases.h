@@ -16,7 +16,8 @@ void store_leases_start(store_leases *leases, mesh_time now); /* every router of
 void store_leases_seen(store_leases *leases, mesh_time now);  /* this store is running: call it before anything else */
 /* Errors: MESH_MALFORMED a lease in another node's name. */
 MESH_MUST mesh_err store_leases_renew(store_leases *leases, mesh_peer from, const Mesh__Lease *lease, mesh_time now);
-/* Does the ring have to change? Then set is filled with what it must be, by name; it borrows from arena. */
+/* Does the ring have to change? Then set is filled with what it must be, by name; it borrows from arena. The first
+ * one of all also has the map: the slots divided evenly among the shards of the config. */
 bool store_leases_differ(store_leases *leases, mesh_time now, mesh_arena *arena, Mesh__RingSet *set);
 mesh_ms store_leases_deadline(const store_leases *leases); /* of the next look at them */
 

@@ -36,12 +36,12 @@ static void row_finish(store_outbox *ob, store_outbox_row *row)
 
 static void chat_join(store_outbox *ob, item *it)
 {
-    it->older = zhashx_lookup(ob->chats, it->chat);
+    it->older = mesh_table_get(ob->chats, mesh_table_str(it->chat));
     if (it->older != NULL) {
         it->older->newer = it;
-        zhashx_delete(ob->chats, it->chat); /* its key was the older one's */
+        mesh_table_remove(ob->chats, mesh_table_str(it->chat)); /* its key was the older one's */
     }
-    zhashx_insert(ob->chats, it->chat, it);
+    mesh_table_put(ob->chats, mesh_table_str(it->chat), it);
 }
 
 static void chat_part(store_outbox *ob, item *it)
@@ -49,9 +49,9 @@ static void chat_part(store_outbox *ob, item *it)
     if (it->newer != NULL) {
         it->newer->older = it->older;
     } else {
-        zhashx_delete(ob->chats, it->chat);
+        mesh_table_remove(ob->chats, mesh_table_str(it->chat));
         if (it->older != NULL) {
-            zhashx_insert(ob->chats, it->older->chat, it->older);
+            mesh_table_put(ob->chats, mesh_table_str(it->older->chat), it->older);
         }
     }
     if (it->older != NULL) {
@@ -61,7 +61,7 @@ static void chat_part(store_outbox *ob, item *it)
 
 void store_outbox_finish(store_outbox *ob, item *it)
 {
-    zhashx_delete(ob->items, &it->id);
+    mesh_table_remove(ob->items, mesh_table_u64(&it->id));
     zlistx_delete(ob->order, it->handle);
     chat_part(ob, it);
     ob->backlog--;
@@ -71,10 +71,11 @@ void store_outbox_finish(store_outbox *ob, item *it)
     item_free(it);
 }
 
-/* Take an item into the window and send it. inbox_seqs: as in store_owed. */
-static void admit(store_outbox *ob, store_outbox_row *row, size_t position, Mesh__Entry *entry,
-                  const uint64_t *inbox_seqs, mesh_time now, mesh_out *out)
+/* Take an item into the window and send it. */
+static void admit(store_outbox *ob, store_outbox_row *row, size_t position, const store_owed *owed, mesh_time now,
+                  mesh_out *out)
 {
+    Mesh__Entry *entry = owed->entry;
     store_chat *chat;
     if (store_chats_get(ob->fsm->chats, entry->chat, &chat) != MESH_OK) {
         ob->fsm->error = MESH_CORRUPT;
@@ -86,8 +87,9 @@ static void admit(store_outbox *ob, store_outbox_row *row, size_t position, Mesh
     it->row = row;
     it->seq = entry->seq;
     it->ts_ms = entry->ts_ms;
+    it->trace = owed->trace;
     memcpy(it->chat, entry->chat, size);
-    zhashx_insert(ob->items, &it->id, it);
+    mesh_table_put(ob->items, mesh_table_u64(&it->id), it);
     it->handle = zlistx_add_end(ob->order, it);
     chat_join(ob, it);
 
@@ -96,7 +98,7 @@ static void admit(store_outbox *ob, store_outbox_row *row, size_t position, Mesh
         const store_member *member = chat->members[i];
         if (store_member_entitled(member, entry->seq)) {
             store_splitter_add(ob->splitter, member->user, store_member_prev(member, entry->seq),
-                               inbox_seqs != NULL ? inbox_seqs[i] : 0);
+                               owed->inbox_seqs != NULL ? owed->inbox_seqs[i] : 0);
         }
     }
     it->parcels = store_splitter_end(ob->splitter, STORE_RESEND_MS, &it->last_parcel, &it->n_parcels);
@@ -104,6 +106,29 @@ static void admit(store_outbox *ob, store_outbox_row *row, size_t position, Mesh
         store_outbox_finish(ob, it);
     } else {
         store_outbox_send(ob, it, entry, now, out);
+    }
+}
+
+/* Nobody's here any more: another shard delivers it. */
+static void skip(store_outbox *ob, store_outbox_row *row)
+{
+    ob->backlog--;
+    row->left--;
+}
+
+static bool is_ours(const store_outbox *ob, const char *chat)
+{
+    return store_fsm_owns_id(ob->fsm, chat);
+}
+
+void store_outbox_slots(store_outbox *ob)
+{
+    for (item *it = zlistx_first(ob->order); it != NULL;) {
+        item *next = zlistx_next(ob->order);
+        if (!is_ours(ob, it->chat)) {
+            store_outbox_drop(ob, it);
+        }
+        it = next;
     }
 }
 
@@ -117,6 +142,18 @@ static store_outbox_row *row_new(uint64_t index, size_t n)
     store_outbox_row *row = mesh_alloc(sizeof *row);
     *row = (store_outbox_row){ .index = index, .left = n };
     return row;
+}
+
+/* All its items were looked at, or broken rows were found on the way: then nothing of it is ever finished, and it lives
+ * as long as those that came into the window. */
+static void row_admitted(store_outbox *ob, store_outbox_row *row)
+{
+    const item *last = zlistx_tail(ob->order);
+    if (--row->left == 0) {
+        row_finish(ob, row);
+    } else if (ob->fsm->error != MESH_OK && (last == NULL || last->row != row)) {
+        free(row);
+    }
 }
 
 void store_outbox_owe(store_outbox *ob, uint64_t index, mesh_time now, mesh_out *out)
@@ -133,11 +170,13 @@ void store_outbox_owe(store_outbox *ob, uint64_t index, mesh_time now, mesh_out 
     ob->next_load = index + 1;
     store_outbox_row *row = row_new(index, fsm->n_owed + 1); /* one more, so that it outlives items that owe nobody */
     for (size_t i = 0; i < fsm->n_owed && fsm->error == MESH_OK; i++) {
-        admit(ob, row, i, fsm->owed[i].entry, fsm->owed[i].inbox_seqs, now, out);
+        if (is_ours(ob, fsm->owed[i].entry->chat)) {
+            admit(ob, row, i, &fsm->owed[i], now, out);
+        } else {
+            skip(ob, row);
+        }
     }
-    if (--row->left == 0) {
-        row_finish(ob, row);
-    }
+    row_admitted(ob, row);
 }
 
 /* ---- rows ---- */
@@ -180,14 +219,16 @@ static void admit_row(store_outbox *ob, uint64_t index, const Store__OutboxRow *
 {
     store_outbox_row *row = row_new(index, stored->n_items + 1);
     for (size_t i = 0; i < stored->n_items && ob->fsm->error == MESH_OK; i++) {
+        if (!is_ours(ob, stored->items[i]->chat)) {
+            skip(ob, row);
+            continue;
+        }
         Mesh__Entry *entry = store_outbox_entry(ob, stored->items[i]->chat, stored->items[i]->seq);
         if (entry != NULL) {
-            admit(ob, row, i, entry, NULL, now, out);
+            admit(ob, row, i, &(store_owed){ .entry = entry }, now, out);
         }
     }
-    if (--row->left == 0) {
-        row_finish(ob, row);
-    }
+    row_admitted(ob, row);
 }
 
 /* The oldest rows that wait, as far as the window has room. The arena is not reset while a row is in it. */
@@ -266,12 +307,12 @@ store_outbox *store_outbox_new(store_fsm *fsm)
 {
     store_outbox *ob = mesh_alloc(sizeof *ob);
     ob->fsm = fsm;
-    ob->items = mesh_table_u64();
-    ob->chats = mesh_table_str();
+    ob->items = mesh_table_new(fsm->hash_key);
+    ob->chats = mesh_table_new(fsm->hash_key);
     ob->order = zlistx_new();
     ob->n_routers = mesh_conf_nodes(fsm->conf);
     ob->routers = mesh_alloc(ob->n_routers * sizeof *ob->routers);
-    ob->splitter = store_splitter_new(fsm->ring, ob->n_routers);
+    ob->splitter = store_splitter_new(fsm->ring, ob->n_routers, fsm->eras);
     ob->next_due = MESH_NEVER;
     ob->arena = mesh_arena_new();
     return ob;
@@ -283,14 +324,16 @@ void store_outbox_destroy(store_outbox **ob_p)
     if (ob == NULL) {
         return;
     }
-    for (item *it = zlistx_first(ob->order); it != NULL; it = zlistx_next(ob->order)) {
-        if (--it->row->left == 0) {
+    for (item *it = zlistx_first(ob->order); it != NULL;) { /* a row's items stand together */
+        item *next = zlistx_next(ob->order);
+        if (next == NULL || next->row != it->row) {
             free(it->row);
         }
         item_free(it);
+        it = next;
     }
-    zhashx_destroy(&ob->items);
-    zhashx_destroy(&ob->chats);
+    mesh_table_destroy(&ob->items);
+    mesh_table_destroy(&ob->chats);
     zlistx_destroy(&ob->order);
     mesh_arena_destroy(&ob->arena);
     free(ob->routers);

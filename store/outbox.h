@@ -33,6 +33,7 @@ void store_outbox_delivered(store_outbox *ob, mesh_peer from, const Mesh__Delive
                             mesh_out *out);
 void store_outbox_up(store_outbox *ob, mesh_peer router, mesh_time now, mesh_out *out);
 void store_outbox_down(store_outbox *ob, mesh_peer router);
+void store_outbox_slots(store_outbox *ob); /* a slot left: what is owed of its chats goes with it */
 void store_outbox_ring(store_outbox *ob, mesh_time now, mesh_out *out); /* fsm->ring changed */
 /* Load from rows, send again what is due. Returns the next deadline. */
 mesh_ms store_outbox_turn(store_outbox *ob, mesh_time now, mesh_out *out);

@@ -46,6 +46,7 @@ static void send_parcel(store_outbox *ob, const item *it, store_parcel *p, Mesh_
     deliver.n_users = p->n;
     deliver.users = p->list;
     MESH_MSG(msg, DELIVER, deliver, &deliver);
+    msg.trace = it->trace;
     msg.epoch = mesh_ring_epoch(ob->fsm->ring);
     /* A router of a newer ring than ours has attached users here: it must hear of new heads, and only an append, which
      * its fence refuses to the owner that we know, makes sure of that. */
@@ -68,7 +69,7 @@ static bool reachable(const store_outbox *ob, mesh_peer peer)
 Mesh__Entry *store_outbox_entry(store_outbox *ob, const char *chat, uint64_t seq)
 {
     Mesh__Entry *entry;
-    if (store_fsm_entry(ob->fsm, ob->arena, chat, seq, &entry) != MESH_OK) {
+    if (store_fsm_entry(ob->fsm, ob->arena, mesh_ring_slot(ob->fsm->ring, chat), chat, seq, &entry) != MESH_OK) {
         ob->fsm->error = MESH_CORRUPT;
         return NULL;
     }
@@ -297,7 +298,7 @@ static void retry_later(store_outbox *ob, store_parcel *p, const Mesh__Delivered
 void store_outbox_delivered(store_outbox *ob, mesh_peer from, const Mesh__Delivered *delivered, mesh_time now,
                             mesh_out *out)
 {
-    item *it = zhashx_lookup(ob->items, &delivered->item);
+    item *it = mesh_table_get(ob->items, mesh_table_u64(&delivered->item));
     size_t i = 0;
     while (it != NULL && i < it->n_parcels && it->parcels[i]->number != delivered->parcel) {
         i++;
@@ -351,18 +352,27 @@ void store_outbox_down(store_outbox *ob, mesh_peer router)
     ob->routers[router].holds = false;
 }
 
+void store_outbox_drop(store_outbox *ob, item *it)
+{
+    for (size_t i = 0; i < it->n_parcels; i++) {
+        land(ob, it->parcels[i]);
+    }
+    store_outbox_finish(ob, it);
+}
+
 static bool still_owns(const store_outbox *ob, const store_parcel *p)
 {
     for (size_t k = 0; k < p->n; k++) {
-        if (mesh_ring_router_of(ob->fsm->ring, p->users[k].user) != p->peer) {
+        mesh_slot slot = mesh_ring_slot(ob->fsm->ring, p->users[k].user);
+        if (mesh_ring_router(ob->fsm->ring, slot) != p->peer || mesh_ring_shard(ob->fsm->ring, slot) != p->shard) {
             return false;
         }
     }
     return p->peer != MESH_NO_PEER;
 }
 
-/* Split again what the item owes to users whose router is another one now. The other parcels stay as they are; those
- * that a router refused can go: it may have waited for this very ring. */
+/* Split again what the item owes to users whose router or shard is another one now. The other parcels stay as they are;
+ * those that a router refused can go: it may have waited for this very ring. */
 static void split_again(store_outbox *ob, item *it, mesh_time now)
 {
     size_t kept = 0;

@@ -5,6 +5,7 @@
 
 #include <czmq.h>
 
+#include "mesh/table.h"
 #include "store/outbox.h"
 #include "store/parcel.h"
 
@@ -18,6 +19,7 @@ struct store_outbox_item {
     uint64_t id;
     store_outbox_row *row;
     uint64_t seq, ts_ms;
+    uint64_t trace;                   /* 0 when it was read from its row */
     void *handle;                     /* in order */
     store_outbox_item *older, *newer; /* the neighbours of the same chat in the window */
     uint32_t last_parcel;
@@ -35,9 +37,9 @@ typedef struct store_outbox_router {
 struct store_outbox {
     store_fsm *fsm;
     bool started;
-    zhashx_t *items; /* by id */
-    zhashx_t *chats; /* the newest item of each chat in the window */
-    zlistx_t *order; /* the window, oldest first */
+    mesh_table *items; /* by id */
+    mesh_table *chats; /* the newest item of each chat in the window */
+    zlistx_t *order;   /* the window, oldest first */
     size_t n_routers;
     store_outbox_router *routers; /* by peer */
     uint64_t backlog;             /* items owed, in memory or not */
@@ -56,6 +58,8 @@ void store_outbox_send(store_outbox *ob, store_outbox_item *it, Mesh__Entry *ent
 void store_outbox_send_due(store_outbox *ob, mesh_time now, mesh_out *out);
 /* The item's entry, from its row, in the arena. NULL: rows are broken, and fsm->error says so. */
 Mesh__Entry *store_outbox_entry(store_outbox *ob, const char *chat, uint64_t seq);
+/* It is on its way no more, whatever became of it. */
+void store_outbox_drop(store_outbox *ob, store_outbox_item *it);
 /* Nothing is owed of it any more: out of the window with it. */
 void store_outbox_finish(store_outbox *ob, store_outbox_item *it);
 

@@ -8,8 +8,8 @@
 typedef struct address {
     const char *user;
     size_t size; /* with its NUL */
-    uint64_t prev, inbox_seq;
-    size_t bin; /* of the router: peer + 1, 0 for nobody */
+    uint64_t prev, inbox_seq, era;
+    size_t bin; /* of shard and router */
 } address;
 
 typedef struct bin {
@@ -18,17 +18,21 @@ typedef struct bin {
 
 struct store_splitter {
     const mesh_ring *ring;
-    bin *bins;
+    size_t n_peers;
+    const uint64_t *eras;
+    size_t shards; /* that there are bins for */
+    bin *bins;     /* by shard, and in it by router: peer + 1, 0 for nobody */
     address *addresses;
     size_t n, cap;
     bool sorted; /* the addresses, by user */
 };
 
-store_splitter *store_splitter_new(const mesh_ring *ring, size_t n_peers)
+store_splitter *store_splitter_new(const mesh_ring *ring, size_t n_peers, const uint64_t *eras)
 {
     store_splitter *splitter = mesh_alloc(sizeof *splitter);
     splitter->ring = ring;
-    splitter->bins = mesh_alloc((n_peers + 1) * sizeof *splitter->bins);
+    splitter->n_peers = n_peers;
+    splitter->eras = eras;
     return splitter;
 }
 
@@ -49,6 +53,20 @@ void store_splitter_begin(store_splitter *splitter)
     splitter->sorted = true;
 }
 
+static size_t find_bin(store_splitter *splitter, mesh_slot slot)
+{
+    mesh_peer router = mesh_ring_router(splitter->ring, slot);
+    size_t shard = mesh_ring_shard(splitter->ring, slot);
+    size_t width = splitter->n_peers + 1;
+    if (shard >= splitter->shards) {
+        splitter->bins = mesh_realloc(splitter->bins, (shard + 1) * width * sizeof *splitter->bins);
+        memset(splitter->bins + splitter->shards * width, 0,
+               (shard + 1 - splitter->shards) * width * sizeof *splitter->bins);
+        splitter->shards = shard + 1;
+    }
+    return shard * width + (router == MESH_NO_PEER ? 0 : (size_t)router + 1);
+}
+
 void store_splitter_add(store_splitter *splitter, const char *user, uint64_t prev, uint64_t inbox_seq)
 {
     if (splitter->n == splitter->cap) {
@@ -57,13 +75,14 @@ void store_splitter_add(store_splitter *splitter, const char *user, uint64_t pre
     }
     splitter->sorted =
         splitter->sorted && (splitter->n == 0 || strcmp(splitter->addresses[splitter->n - 1].user, user) < 0);
-    mesh_peer router = mesh_ring_router_of(splitter->ring, user);
+    mesh_slot slot = mesh_ring_slot(splitter->ring, user);
     splitter->addresses[splitter->n++] = (address){
         .user = user,
         .size = strlen(user) + 1,
         .prev = prev,
         .inbox_seq = inbox_seq,
-        .bin = router == MESH_NO_PEER ? 0 : (size_t)router + 1,
+        .era = inbox_seq != 0 && splitter->eras != NULL ? splitter->eras[slot] : 0,
+        .bin = find_bin(splitter, slot),
     };
 }
 
@@ -73,7 +92,9 @@ static store_parcel *parcel_new(const store_splitter *splitter, size_t which, ui
     size_t n = splitter->bins[which].n;
     store_parcel *p = mesh_alloc(sizeof *p + n * (sizeof *p->users + sizeof *p->list) + splitter->bins[which].bytes);
     *p = (store_parcel){ .number = number, .due = MESH_NEVER, .backoff = backoff };
-    p->peer = which == 0 ? MESH_NO_PEER : (mesh_peer)(which - 1);
+    size_t router = which % (splitter->n_peers + 1);
+    p->peer = router == 0 ? MESH_NO_PEER : (mesh_peer)(router - 1);
+    p->shard = (uint32_t)(which / (splitter->n_peers + 1));
     p->users = (Mesh__Recipient *)(p + 1);
     p->list = (Mesh__Recipient **)(p->users + n);
     char *text = (char *)(p->list + n);
@@ -85,6 +106,7 @@ static store_parcel *parcel_new(const store_splitter *splitter, size_t which, ui
             r->user = memcpy(text, a->user, a->size);
             r->prev = a->prev;
             r->inbox_seq = a->inbox_seq;
+            r->era = a->era;
             p->list[p->n++] = r;
             text += a->size;
         }

@@ -1,4 +1,5 @@
-/* store/parcel.h: the recipients of an outbox item, split by the routers that own their slots. */
+/* store/parcel.h: the recipients of an outbox item, split by the routers that own their slots and the shards
+ * that store them: the router makes one append of a parcel. */
 #ifndef STORE_PARCEL_H
 #define STORE_PARCEL_H
 
@@ -8,6 +9,7 @@
 typedef struct store_parcel { /* one block: free() */
     uint32_t number;          /* unique within the item: an answer to an older split fits none */
     mesh_peer peer;           /* MESH_NO_PEER: nobody owns these users now */
+    uint32_t shard;           /* that stores them */
     bool sent;
     bool gap;          /* the last answer was that its users lack something before it */
     size_t flight;     /* bytes sent and not answered */
@@ -22,14 +24,15 @@ typedef struct store_parcel { /* one block: free() */
 
 typedef struct store_splitter store_splitter;
 
-store_splitter *store_splitter_new(const mesh_ring *ring, size_t n_peers); /* ring is borrowed */
+/* Both are borrowed. eras: of inboxes, by slot; 0: the shard's own; NULL: all are. */
+store_splitter *store_splitter_new(const mesh_ring *ring, size_t n_peers, const uint64_t *eras);
 void store_splitter_destroy(store_splitter **splitter_p);
 
 void store_splitter_begin(store_splitter *splitter);
 /* user: borrowed until end. inbox_seq: where the entry is in this user's inbox already, 0 = not yet. */
 void store_splitter_add(store_splitter *splitter, const char *user, uint64_t prev, uint64_t inbox_seq);
-/* A parcel, due never, for each router among the users, in the order they come up; numbered from *last + 1 on. The
- * array and its *n_p parcels are yours. */
+/* A parcel, due never, for each (router, shard) among the users, in the order they come up; numbered from *last + 1 on.
+ * The array and its *n_p parcels are yours. */
 store_parcel **store_splitter_end(store_splitter *splitter, mesh_ms backoff, uint32_t *last, size_t *n_p);
 
 #endif

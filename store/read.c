@@ -84,7 +84,8 @@ static mesh_err summarize(store_fsm *fsm, mesh_arena *arena, const store_chat *c
     if (chat->kind == MESH__CHAT_KIND__CHAT_DIRECT) {
         summary_peer(arena, chat, member->user, summary);
     }
-    mesh_err err = store_fsm_entry(fsm, arena, chat->id, store_member_end(member, chat->head_seq), &summary->last);
+    mesh_err err =
+        store_fsm_entry(fsm, arena, chat->slot, chat->id, store_member_end(member, chat->head_seq), &summary->last);
     if (err != MESH_OK) {
         return MESH_CORRUPT;
     }
@@ -124,8 +125,14 @@ void store_read_heads(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, M
     size_t elements = 0;
     mesh__chat_list__init(list);
     list->chats = mesh_arena_alloc(arena, (heads->n_chats + 1) * sizeof *list->chats);
+    list->elsewhere = mesh_arena_alloc(arena, (heads->n_chats + 1) * sizeof *list->elsewhere);
     for (size_t i = 0; i < heads->n_chats; i++) {
         store_chat *chat;
+        if (!store_fsm_owns_id(fsm, heads->chats[i]->chat)) {
+            list->elsewhere[list->n_elsewhere++] =
+                heads->chats[i]; /* lives as long as the request, which the arena does */
+            continue;
+        }
         mesh_err err = store_chats_get(fsm->chats, heads->chats[i]->chat, &chat);
         const store_member *member = err == MESH_OK ? store_chat_member(chat, heads->user) : NULL;
         if (err != MESH_OK && err != MESH_NOT_FOUND) {
@@ -182,7 +189,7 @@ static mesh_err scan_user_chats(store_fsm *fsm, mesh_arena *arena, const Mesh__U
                                 size_t max, size_t *n_p)
 {
     store_key prefix;
-    store_key_user_chats(&prefix, ask->user);
+    store_key_user_chats(&prefix, fsm->slot, ask->user);
     store_kv_iter *it = store_kv_iter_new(fsm->kv, store_key_slice(&prefix));
     mesh_err err = MESH_OK;
     size_t rows = 0;
@@ -242,7 +249,7 @@ static mesh_err fill_entry(store_fsm *fsm, mesh_arena *arena, Mesh__Entry **entr
     if (!(*entry_p)->body_elsewhere) {
         return MESH_OK;
     }
-    mesh_err err = store_fsm_entry(fsm, arena, (*entry_p)->chat, (*entry_p)->seq, &whole);
+    mesh_err err = store_fsm_long_entry(fsm, arena, (*entry_p)->chat, (*entry_p)->seq, &whole);
     if (err == MESH_OK) {
         *entry_p = whole;
     }
@@ -253,12 +260,12 @@ static mesh_err read_rows(store_fsm *fsm, mesh_arena *arena, const Mesh__InboxRe
                           Mesh__InboxPage *page)
 {
     store_key key;
-    store_key_inboxes(&key, ask->user);
+    store_key_inboxes(&key, fsm->slot, ask->user);
     store_kv_iter *it = store_kv_iter_new(fsm->kv, store_key_slice(&key));
     size_t bytes = 0;
     size_t elements = 0;
     mesh_err err = MESH_OK;
-    store_key_inbox(&key, ask->user, ask->after + 1);
+    store_key_inbox(&key, fsm->slot, ask->user, ask->after + 1);
     for (store_kv_iter_seek(it, store_key_slice(&key)); store_kv_iter_valid(it) && page->n_entries < limit;
          store_kv_iter_next(it)) {
         ProtobufCMessage *message;
@@ -303,7 +310,7 @@ void store_read_inbox(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, M
     Mesh__InboxPage *page = mesh_arena_alloc(arena, sizeof *page);
     mesh__inbox_page__init(page);
     page->head = user->head;
-    page->era = fsm->era;
+    page->era = store_fsm_era(fsm, user->slot);
     page->trimmed = ask->after < user->trimmed;
     page->entries = mesh_arena_alloc(arena, limit * sizeof *page->entries);
     if (!page->trimmed && ask->after < user->head && read_rows(fsm, arena, ask, limit, page) != MESH_OK) {
@@ -318,6 +325,11 @@ void store_read_inbox(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, M
 
 void store_read(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, Mesh__Msg *answer)
 {
+    fsm->slot = mesh_id_slot(fsm->hash_key, msg->key);
+    if (!store_fsm_owns(fsm, fsm->slot)) {
+        store_fsm_elsewhere(arena, answer);
+        return;
+    }
     switch (msg->body_case) {
     case MESH__MSG__BODY_HISTORY:
         store_read_history(fsm, arena, msg, answer);

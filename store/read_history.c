@@ -61,7 +61,7 @@ static mesh_err take(view *v, uint64_t seq, bool up, size_t limit, Mesh__Entry *
 {
     size_t n = 0;
     store_key key;
-    store_key_entries(&key, v->chat->id);
+    store_key_entries(&key, v->chat->slot, v->chat->id);
     store_kv_iter *it = store_kv_iter_new(v->fsm->kv, store_key_slice(&key));
     uint64_t at = 0; /* where the iterator stands */
     mesh_err err = MESH_OK;
@@ -69,7 +69,7 @@ static mesh_err take(view *v, uint64_t seq, bool up, size_t limit, Mesh__Entry *
         if (at != 0 && seq == (up ? at + 1 : at - 1)) {
             up ? store_kv_iter_next(it) : store_kv_iter_prev(it);
         } else {
-            store_key_entry(&key, v->chat->id, seq);
+            store_key_entry(&key, v->chat->slot, v->chat->id, seq);
             store_kv_iter_seek(it, store_key_slice(&key));
         }
         ProtobufCMessage *message;

@@ -5,11 +5,10 @@
 #include <string.h>
 
 #include "mesh/alloc.h"
+#include "mesh/table.h"
 #include "mesh/wire.h"
-#include "store/lru.h"
 
 typedef struct row {
-    store_lru_node node; /* first: a node is its row */
     bool hot;
     bool dirty; /* in the list of this entry's rows */
     mesh_buf value;
@@ -20,7 +19,7 @@ typedef struct row {
 struct store_rows {
     store_kv *kv;
     store_kv_batch *batch;
-    store_lru *table;
+    mesh_table *table; /* the longest unused first */
     size_t hot_max;
     mesh_buf scratch; /* what get read */
     mesh_buf packed;
@@ -33,14 +32,13 @@ store_rows *store_rows_new(store_kv *kv, const mesh_hash_key *hash_key, size_t h
     store_rows *rows = mesh_alloc(sizeof *rows);
     rows->kv = kv;
     rows->batch = store_kv_batch_new();
-    rows->table = store_lru_new(hash_key);
+    rows->table = mesh_table_new(hash_key);
     rows->hot_max = hot_max;
     return rows;
 }
 
-static void row_drop(store_rows *rows, row *r)
+static void row_free(row *r)
 {
-    store_lru_remove(rows->table, &r->node);
     mesh_buf_fini(&r->value);
     free(r);
 }
@@ -51,10 +49,10 @@ void store_rows_destroy(store_rows **rows_p)
     if (rows == NULL) {
         return;
     }
-    for (store_lru_node *node; (node = store_lru_oldest(rows->table)) != NULL;) {
-        row_drop(rows, (row *)node);
+    for (row *r; (r = mesh_table_take(rows->table)) != NULL;) {
+        row_free(r);
     }
-    store_lru_destroy(&rows->table);
+    mesh_table_destroy(&rows->table);
     store_kv_batch_destroy(&rows->batch);
     mesh_buf_fini(&rows->scratch);
     mesh_buf_fini(&rows->packed);
@@ -63,9 +61,14 @@ void store_rows_destroy(store_rows **rows_p)
     *rows_p = NULL;
 }
 
+static mesh_slice row_key(const row *r)
+{
+    return (mesh_slice){ r->key, r->key_size };
+}
+
 static row *row_find(store_rows *rows, const store_key *key)
 {
-    return (row *)store_lru_find(rows->table, store_key_slice(key));
+    return mesh_table_touch(rows->table, store_key_slice(key));
 }
 
 static row *row_add(store_rows *rows, const store_key *key)
@@ -73,7 +76,7 @@ static row *row_add(store_rows *rows, const store_key *key)
     row *r = mesh_alloc(sizeof *r + key->size);
     r->key_size = key->size;
     memcpy(r->key, key->data, key->size);
-    store_lru_put(rows->table, &r->node, (mesh_slice){ r->key, r->key_size });
+    mesh_table_put(rows->table, row_key(r), r);
     return r;
 }
 
@@ -144,15 +147,24 @@ uint64_t store_rows_commit(store_rows *rows)
         row *r = rows->dirty[i];
         r->dirty = false;
         if (!r->hot) {
-            row_drop(rows, r);
+            row_free(mesh_table_remove(rows->table, row_key(r)));
         }
     }
     rows->n_dirty = 0;
-    while (store_lru_count(rows->table) > rows->hot_max) {
-        row_drop(rows, (row *)store_lru_oldest(rows->table));
+    while (mesh_table_size(rows->table) > rows->hot_max) {
+        row_free(mesh_table_take(rows->table));
     }
     if (store_kv_batch_rows(rows->batch) == 0) {
         return 0;
     }
     return store_kv_write(rows->kv, rows->batch, false);
+}
+
+void store_rows_forget(store_rows *rows, mesh_slot slot)
+{
+    for (row *r = mesh_table_first(rows->table); r != NULL; r = mesh_table_next(rows->table)) {
+        if (r->key_size > STORE_KEY_SLOT && r->key[1] == slot >> 8 && r->key[2] == (slot & 0xff)) {
+            row_free(mesh_table_remove(rows->table, row_key(r)));
+        }
+    }
 }

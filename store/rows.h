@@ -30,5 +30,7 @@ void store_rows_pack(store_rows *rows, const store_key *key, const void *message
 void store_rows_delete(store_rows *rows, const store_key *key); /* a row of STORE_ROW_ONLY */
 /* Queue what was written as one batch (not synced). Returns its ticket, 0 when nothing was written. */
 uint64_t store_rows_commit(store_rows *rows);
+/* Hot rows of a slot are kept no more; between entries only. */
+void store_rows_forget(store_rows *rows, mesh_slot slot);
 
 #endif

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "mesh/conf.h"
 #include "mesh/err.h"
 #include "store/kv.h"
 
@@ -51,8 +52,24 @@ MESH_MUST mesh_err store_salvage_check_files(const char *path, char *why, size_t
 
 /* Bring the rows up to the log's end, if the caller can: open the store on the copy, let it replay, close it. */
 typedef mesh_err store_salvage_replay(void *arg, const char *path, char *why, size_t why_size);
-/* A store_salvage_replay. arg: the const mesh_conf * of the cluster the copy is from.
- * Errors: as store_core_new; MESH_MALFORMED the config knows no store; MESH_IO the log could not be applied. */
+/* One replica whose copy is to be brought up to its log's end. */
+typedef struct store_salvage_replica {
+    const mesh_conf *conf; /* of the cluster the copy is from; borrowed */
+    const char *node;      /* the store it is from; NULL: as the copy itself says, or else `from` */
+    const char *from;      /* a path whose last part begins with the store's name; NULL: no help */
+    bool cut;              /* entries that may or may not have been committed: drop them, instead of applying them */
+    FILE *report;          /* a line for what was found and done; NULL: nobody asks */
+} store_salvage_replica;
+
+/* A store_salvage_replay. arg: a store_salvage_replica. A copy that votes alone applies its log. A copy of one of
+ * several replicas cannot know how far its log is committed: it applies all up to the last row or configuration that
+ * proves it, and the rest, too, unless cut. Then it becomes the database of a new group of one voter, without a log and
+ * with a new raft id; other replicas of the shard can only join it empty. In the end a core leads on the copy.
+ * Errors: as store_core_new; MESH_MALFORMED the config has no such store, or it cannot be told which one it is;
+ * MESH_CONFLICT node is of another shard than the copy; MESH_CORRUPT a hole, an entry that cannot be applied, or
+ * nothing there at all; MESH_IO the log could not be applied. */
+MESH_MUST mesh_err store_salvage_replay_replica(void *arg, const char *path, char *why, size_t why_size);
+/* The same. arg: only the const mesh_conf *. */
 MESH_MUST mesh_err store_salvage_replay_core(void *arg, const char *path, char *why, size_t why_size);
 
 /* Copy the database from `from` (never touched, must not be open) to `to` (must not exist), cut a torn last record off
@@ -72,5 +89,8 @@ MESH_MUST mesh_err store_salvage_run(const char *from, const char *to, store_sal
 MESH_MUST mesh_err store_salvage_new_era(const char *path, uint64_t *era_p, char *why, size_t why_size);
 /* The same, of an open one. Errors: MESH_NOT_FOUND, MESH_CORRUPT, what ended the kv. */
 MESH_MUST mesh_err store_salvage_put_era(store_kv *kv, uint64_t era);
+/* The rows that say so, into batch, for a database made of the rows of kv. cluster: the name it is for, NULL: as it is.
+ * Errors: MESH_NOT_FOUND kv is no store's; MESH_CORRUPT. */
+MESH_MUST mesh_err store_salvage_era_row(store_kv *kv, uint64_t era, const char *cluster, store_kv_batch *batch);
 
 #endif

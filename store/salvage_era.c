@@ -41,24 +41,61 @@ static mesh_err shard_row(store_kv *kv, mesh_arena *arena, Store__ShardRow *row)
     return err;
 }
 
-mesh_err store_salvage_put_era(store_kv *kv, uint64_t era)
+/* Slots that came from other shards lose the era they brought. */
+static mesh_err forget_slot_eras(store_kv *kv, mesh_arena *arena, store_kv_batch *batch)
+{
+    store_key prefix;
+    mesh_buf value = { 0 };
+    mesh_err err = MESH_OK;
+    store_key_slots(&prefix);
+    store_kv_iter *it = store_kv_iter_new(kv, store_key_slice(&prefix));
+    for (store_kv_iter_first(it); err == MESH_OK && store_kv_iter_valid(it); store_kv_iter_next(it)) {
+        ProtobufCMessage *message;
+        if (mesh_wire_unpack(&store__slot_row__descriptor, store_kv_iter_value(it), arena, &message) != MESH_OK) {
+            err = MESH_CORRUPT;
+        } else if (((Store__SlotRow *)message)->era != 0) {
+            ((Store__SlotRow *)message)->era = 0;
+            mesh_buf_clear(&value);
+            mesh_wire_pack(message, &value);
+            store_kv_batch_put(batch, store_kv_iter_key(it), mesh_buf_slice(&value));
+        }
+    }
+    err = err == MESH_OK ? store_kv_iter_status(it) : err;
+    store_kv_iter_destroy(&it);
+    mesh_buf_fini(&value);
+    return err;
+}
+
+mesh_err store_salvage_era_row(store_kv *kv, uint64_t era, const char *cluster, store_kv_batch *batch)
 {
     mesh_arena *arena = mesh_arena_new();
     Store__ShardRow row;
     mesh_err err = shard_row(kv, arena, &row);
     if (err == MESH_OK) {
+        err = forget_slot_eras(kv, arena, batch);
+    }
+    if (err == MESH_OK) {
         mesh_buf value = { 0 };
         store_key key;
-        store_kv_batch *batch = store_kv_batch_new();
         row.era = era;
+        row.cluster = cluster != NULL ? (char *)(uintptr_t)cluster : row.cluster;
         store_key_shard(&key);
         mesh_wire_pack(&row, &value);
         store_kv_batch_put(batch, store_key_slice(&key), mesh_buf_slice(&value));
-        err = store_kv_wait(kv, store_kv_write(kv, batch, true));
-        store_kv_batch_destroy(&batch);
         mesh_buf_fini(&value);
     }
     mesh_arena_destroy(&arena);
+    return err;
+}
+
+mesh_err store_salvage_put_era(store_kv *kv, uint64_t era)
+{
+    store_kv_batch *batch = store_kv_batch_new();
+    mesh_err err = store_salvage_era_row(kv, era, NULL, batch);
+    if (err == MESH_OK) {
+        err = store_kv_wait(kv, store_kv_write(kv, batch, true));
+    }
+    store_kv_batch_destroy(&batch);
     return err;
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "mesh/alloc.h"
+#include "mesh/table.h"
 #include "mesh/wire.h"
 #include "store.pb-c.h"
 #include "store/core.h"
@@ -12,7 +13,7 @@
 struct store_users {
     store_kv *kv;
     const mesh_hash_key *hash_key;
-    store_lru *table;
+    mesh_table *table; /* the longest unused first */
     mesh_arena *arena;
     mesh_buf value;
 };
@@ -22,7 +23,7 @@ store_users *store_users_new(store_kv *kv, const mesh_hash_key *hash_key)
     store_users *users = mesh_alloc(sizeof *users);
     users->kv = kv;
     users->hash_key = hash_key;
-    users->table = store_lru_new(hash_key);
+    users->table = mesh_table_new(hash_key);
     users->arena = mesh_arena_new();
     return users;
 }
@@ -37,9 +38,7 @@ static void user_free(store_user *user)
 
 static void evict_oldest(store_users *users)
 {
-    store_user *user = (store_user *)store_lru_oldest(users->table);
-    store_lru_remove(users->table, &user->node);
-    user_free(user);
+    user_free(mesh_table_take(users->table));
 }
 
 void store_users_destroy(store_users **users_p)
@@ -48,10 +47,10 @@ void store_users_destroy(store_users **users_p)
     if (users == NULL) {
         return;
     }
-    while (store_lru_count(users->table) > 0) {
+    while (mesh_table_size(users->table) > 0) {
         evict_oldest(users);
     }
-    store_lru_destroy(&users->table);
+    mesh_table_destroy(&users->table);
     mesh_arena_destroy(&users->arena);
     mesh_buf_fini(&users->value);
     free(users);
@@ -60,15 +59,25 @@ void store_users_destroy(store_users **users_p)
 
 void store_users_evict(store_users *users)
 {
-    while (store_lru_count(users->table) > STORE_USERS_MAX) {
+    while (mesh_table_size(users->table) > STORE_USERS_MAX) {
         evict_oldest(users);
+    }
+}
+
+void store_users_forget(store_users *users, mesh_slot slot)
+{
+    for (store_user *user = mesh_table_first(users->table); user != NULL; user = mesh_table_next(users->table)) {
+        if (user->slot == slot) {
+            mesh_table_remove(users->table, mesh_table_str(user->id));
+            user_free(user);
+        }
     }
 }
 
 static mesh_err load_row(store_users *users, store_user *user)
 {
     store_key key;
-    store_key_user(&key, user->id);
+    store_key_user(&key, user->slot, user->id);
     mesh_err err = store_kv_get(users->kv, store_key_slice(&key), &users->value);
     if (err == MESH_NOT_FOUND) {
         user->name = mesh_strdup("");
@@ -89,7 +98,7 @@ static mesh_err load_row(store_users *users, store_user *user)
 static mesh_err load_head(store_users *users, store_user *user)
 {
     store_key prefix;
-    store_key_inboxes(&prefix, user->id);
+    store_key_inboxes(&prefix, user->slot, user->id);
     store_kv_iter *it = store_kv_iter_new(users->kv, store_key_slice(&prefix));
     store_kv_iter_last(it);
     mesh_err err = MESH_OK;
@@ -104,7 +113,7 @@ static mesh_err load_head(store_users *users, store_user *user)
 
 mesh_err store_users_get(store_users *users, const char *id, store_user **user_p)
 {
-    store_user *user = (store_user *)store_lru_find(users->table, (mesh_slice){ (const uint8_t *)id, strlen(id) });
+    store_user *user = mesh_table_touch(users->table, mesh_table_str(id));
     if (user != NULL) {
         *user_p = user;
         return MESH_OK;
@@ -121,7 +130,7 @@ mesh_err store_users_get(store_users *users, const char *id, store_user **user_p
         user_free(user);
         return err;
     }
-    store_lru_put(users->table, &user->node, (mesh_slice){ (const uint8_t *)user->id, strlen(user->id) });
+    mesh_table_put(users->table, mesh_table_str(user->id), user);
     *user_p = user;
     return MESH_OK;
 }
@@ -152,7 +161,7 @@ mesh_err store_users_load_devices(store_users *users, store_user *user)
     user->devices = mesh_alloc((STORE_DEVICES_MAX + 1) * sizeof *user->devices);
     user->n_devices = 0;
     store_key prefix;
-    store_key_devices(&prefix, user->id);
+    store_key_devices(&prefix, user->slot, user->id);
     store_kv_iter *it = store_kv_iter_new(users->kv, store_key_slice(&prefix));
     mesh_err err = MESH_OK;
     for (store_kv_iter_first(it); err == MESH_OK && store_kv_iter_valid(it); store_kv_iter_next(it)) {
@@ -179,7 +188,7 @@ void store_user_save(const store_user *user, store_rows *rows)
     row.trimmed = user->trimmed;
     row.chats = user->chats;
     store_key key;
-    store_key_user(&key, user->id);
+    store_key_user(&key, user->slot, user->id);
     store_rows_pack(rows, &key, &row, STORE_ROW_ONLY);
 }
 
@@ -191,7 +200,7 @@ void store_user_save_device(const store_user *user, const store_device *device, 
     row.used_ms = device->used_ms;
     row.attempt = device->attempt;
     store_key key;
-    store_key_device(&key, user->id, device->id);
+    store_key_device(&key, user->slot, user->id, device->id);
     store_rows_pack(rows, &key, &row, STORE_ROW_ONLY);
 }
 
@@ -209,7 +218,7 @@ store_device *store_user_device(store_user *user, const char *id)
 static void drop_device(store_user *user, size_t i, store_rows *rows)
 {
     store_key key;
-    store_key_device(&key, user->id, user->devices[i].id);
+    store_key_device(&key, user->slot, user->id, user->devices[i].id);
     store_rows_delete(rows, &key);
     user->n_devices--;
     memmove(user->devices + i, user->devices + i + 1, (user->n_devices - i) * sizeof *user->devices);

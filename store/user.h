@@ -4,7 +4,6 @@
 #define STORE_USER_H
 
 #include "mesh/id.h"
-#include "store/lru.h"
 #include "store/rows.h"
 
 #define STORE_USERS_MAX 100000 /* objects kept */
@@ -16,7 +15,6 @@ typedef struct store_device {
 } store_device;
 
 typedef struct store_user {
-    store_lru_node node; /* first: a node is its user */
     char *id;
     mesh_slot slot;
     char *name;
@@ -35,7 +33,8 @@ void store_users_destroy(store_users **users_p);
 /* Borrowed until the next evict. Errors: MESH_CORRUPT. */
 MESH_MUST mesh_err store_users_get(store_users *users, const char *id, store_user **user_p);
 MESH_MUST mesh_err store_users_load_devices(store_users *users, store_user *user);
-void store_users_evict(store_users *users); /* down to the limit; between entries only */
+void store_users_evict(store_users *users);                  /* down to the limit; between entries only */
+void store_users_forget(store_users *users, mesh_slot slot); /* all of a slot; between entries only */
 
 void store_user_rename(store_user *user, const char *name);
 void store_user_save(const store_user *user, store_rows *rows);

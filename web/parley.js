@@ -9,6 +9,17 @@ const BACKOFF_BASE_MS = 200;
 const BACKOFF_CAP_MS = 10000;
 const WELCOME_TIMEOUT_MS = 10000;
 
+// Storage may be full, and touching it at all may be forbidden: what it would keep is then not kept.
+function quietly(use) {
+  try {
+    return use();
+  } catch {
+    return null;
+  }
+}
+
+const sessionStorageIfAny = () => quietly(() => globalThis.sessionStorage) ?? null;
+
 export class ParleyError extends Error {
   constructor(frame) {
     super(frame.message || frame.name);
@@ -45,14 +56,14 @@ export class Parley extends EventTarget {
   #timer = 0;
   #suspect = 0; // inbox_seq that a pong said exists and that has not come
 
-  // storage keeps the number of the last hello over a reload; null: nothing does.
-  constructor({ url, token, device, storage = globalThis.sessionStorage ?? null }) {
+  // storage keeps the number of the last hello over a reload; null, or where the browser forbids it: nothing does.
+  constructor({ url, token, device, storage = sessionStorageIfAny() }) {
     super();
     this.#url = url;
     this.#token = token;
     this.#device = device;
     this.#storage = storage;
-    this.#lastHello = Number(storage?.getItem(this.#helloKey())) || 0;
+    this.#lastHello = Number(quietly(() => storage?.getItem(this.#helloKey()))) || 0;
     addEventListener('online', () => this.#reconnectNow());
     addEventListener('offline', () => this.#drop());
   }
@@ -139,7 +150,7 @@ export class Parley extends EventTarget {
   // Of two sockets of this device the server keeps that of the highest number: the clock, but always above the last one.
   #countHello() {
     this.#lastHello = Math.max(Date.now(), this.#lastHello + 1);
-    this.#storage?.setItem(this.#helloKey(), String(this.#lastHello));
+    quietly(() => this.#storage?.setItem(this.#helloKey(), String(this.#lastHello)));
     return this.#lastHello;
   }
 

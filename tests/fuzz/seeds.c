@@ -9,6 +9,7 @@
 #include "client.pb-c.h"
 #include "edge/codec.h"
 #include "mesh/wire.h"
+#include "store/kv_rows.h"
 
 static const char *folder;
 static unsigned number;
@@ -502,6 +503,68 @@ static void put_wals(const char *dir)
     put("\1\0\0\0\0\0\0\0\0\0\0\0\0", 13);
 }
 
+/* ---- a replica's rows ---- */
+
+static void row(mesh_buf *rows, const char *key, size_t key_size, const char *value)
+{
+    store_kv_rows_put(rows, (mesh_slice){ (const uint8_t *)key, key_size },
+                      (mesh_slice){ (const uint8_t *)value, strlen(value) });
+}
+
+static void put_asks(mesh_buf *out)
+{
+    for (unsigned i = 1; i <= 4; i++) {
+        Mesh__StateAsk ask = MESH__STATE_ASK__INIT;
+        ask.cluster = i < 4 ? "parley" : "elsewhere";
+        ask.wanted = 5;
+        ask.session = i == 2 ? 2 : 0;
+        ask.chunk = i < 3 ? 1 : i;
+        MESH_MSG(msg, STATE_ASK, state_ask, &ask);
+        msg.corr = i < 3 ? 1 : i;
+        chunk_msg(out, "\1", &msg);
+    }
+    Mesh__StateDone done = MESH__STATE_DONE__INIT;
+    done.session = 2;
+    MESH_MSG(msg, STATE_DONE, state_done, &done);
+    chunk_msg(out, "\1", &msg);
+}
+
+static void put_states(const char *dir, mesh_buf *out)
+{
+    mesh_buf rows = { 0 };
+    begin(dir, "state");
+    row(&rows, "a", 1, "1");
+    row(&rows, "b", 1, "");
+    chunk(out, "\0", rows.data, rows.size);
+    chunk(out, "\0", rows.data, rows.size);
+    put_buf(out);
+    put_asks(out);
+    put_buf(out);
+    for (unsigned i = 1; i <= 2; i++) {
+        mesh_buf_clear(&rows);
+        if (i == 1) {
+            row(&rows, "\0A", 2, "\10\7");
+        }
+        row(&rows, i == 1 ? "c" : "m", 1, "value");
+        Mesh__StateChunk body = MESH__STATE_CHUNK__INIT;
+        body.session = 9;
+        body.chunk = i;
+        body.index = 7;
+        body.rows = (ProtobufCBinaryData){ rows.size, rows.data };
+        body.last = i == 2;
+        MESH_MSG(msg, STATE_CHUNK, state_chunk, &body);
+        chunk_msg(out, "\3", &msg);
+        put(out->data, out->size);
+    }
+    chunk(out, "\4", "\24", 1);
+    Mesh__Fault fault = MESH__FAULT__INIT;
+    fault.code = 202;
+    MESH_MSG(msg, FAULT, fault, &fault);
+    chunk_msg(out, "\3", &msg);
+    put_buf(out);
+    mesh_buf_fini(&rows);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -523,6 +586,7 @@ int main(int argc, char **argv)
     put_events(&out);
     put_mesh(argv[1], &out);
     put_wals(argv[1]);
+    put_states(argv[1], &out);
     mesh_buf_fini(&out);
     return 0;
 }

@@ -90,7 +90,8 @@ test('a new start with the same state file shows what was missed, once', async (
   const ann = sit('ann', 'Ann');
   await until('ann sees it', () => ann.shows(': <missed>') > 0, 15000, tell);
   await sleep(300);
-  assert.equal(Number(state('bob')[2]), ahead + 1);
+  const next = Number(state('bob')[2]); // by one, and by the milliseconds between start and hello
+  assert.ok(next > ahead && next < ahead + 10000, `${next} after ${ahead}`);
   assert.ok(Math.abs(Number(state('ann')[2]) - Date.now()) < 60000, tell());
   const plain = ann.out.split('\n').filter((line) => /\] Bob: <missed>$/.test(line));
   assert.equal(plain.length, 1, tell());

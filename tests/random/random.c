@@ -3,9 +3,12 @@
  *   random [--seeds N] [--first S] [--seconds T]   run seeds S, S+1 ... until N are done or T seconds have gone
  *   random --seed S [--trace]                      run one, and print all that happened
  *
+ * and with each [--shards N] [--replicas N]: a mesh of that shape; without, the seed chooses among the shapes.
+ *
  * Faults come between any two steps of any node: kill -9 (a store loses what was not synced), restart, cuts both or one
- * way, stopped processes, slow and full disks, drains. A run is the same every time: some seeds are run twice, and the
- * hashes of all that happened must agree. */
+ * way, stopped processes, slow, full and broken disks, with several replicas flipped bits and old copies of disks,
+ * drains, jumps of the wall clock. A run is the same every time: some seeds are run twice, and the hashes of all that
+ * happened must agree. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -24,7 +27,7 @@
 
 typedef struct plan {
     sim *s;
-    unsigned edges, routers, users, devices;
+    unsigned edges, routers, shards, replicas, users, devices;
     sim_client *client[USERS_MAX * DEVICES_MAX];
     unsigned rough; /* faults per thousand steps */
     unsigned texts, faults;
@@ -32,6 +35,7 @@ typedef struct plan {
 
 extern void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
 static volatile uint64_t current_seed;
+static unsigned asked_shards, asked_replicas; /* 0: the seed chooses */
 static struct {
     uint64_t acked, received, faults;
 } total;
@@ -255,49 +259,98 @@ static void use(plan *p)
 
 static void any_node(plan *p, char out[32])
 {
-    unsigned n = pick(p, p->edges + p->routers + 1);
+    unsigned stores = sim_stores(p->s);
+    unsigned n = pick(p, p->edges + p->routers + stores);
     if (n < p->edges) {
         snprintf(out, 32, "edge%u", n + 1);
     } else if (n < p->edges + p->routers) {
         snprintf(out, 32, "router%u", n - p->edges + 1);
     } else {
-        snprintf(out, 32, "store1");
+        snprintf(out, 32, "store%u", n - p->edges - p->routers + 1);
     }
+}
+
+static void any_store(plan *p, char out[32])
+{
+    snprintf(out, 32, "store%u", 1 + pick(p, sim_stores(p->s)));
 }
 
 static void any_pair(plan *p, char a[32], char b[32])
 {
+    if (p->replicas > 1 && pick(p, 2)) { /* within a shard */
+        unsigned first = pick(p, p->shards) * p->replicas + 1;
+        unsigned i = pick(p, p->replicas);
+        snprintf(a, 32, "store%u", first + i);
+        snprintf(b, 32, "store%u", first + (i + 1 + pick(p, p->replicas - 1)) % p->replicas);
+        return;
+    }
     snprintf(b, 32, "router%u", 1 + pick(p, p->routers));
     if (pick(p, 2)) {
-        snprintf(a, 32, "store1");
+        any_store(p, a);
     } else {
         snprintf(a, 32, "edge%u", 1 + pick(p, p->edges));
     }
 }
 
-static void fault_disk(plan *p)
+static void mend_disk(plan *p, const char *store)
 {
-    switch (pick(p, 6)) {
+    sim_disk_hold_at(p->s, store, false);
+    sim_space_at(p->s, store, true);
+    sim_disk_free_at(p->s, store);
+    sim_disk_slow_at(p->s, store, 1);
+}
+
+/* A disk goes bad: a bit flips, or an old copy of it comes back. Of a shard only a minority is ever bad at a time:
+ * beyond that nothing is promised. An old copy comes back only when all the others have all there is, because it may
+ * vote before it is found out (store/group.h). */
+static void fault_rot(plan *p)
+{
+    char store[32];
+    any_store(p, store);
+    if (p->replicas < 3 || p->replicas - sim_disk_sound(p->s, store) >= (p->replicas - 1) / 2) {
+        return;
+    }
+    switch (pick(p, 4)) {
     case 0:
-        sim_disk_fill(p->s);
+        sim_disk_keep_at(p->s, store);
         break;
     case 1:
-        sim_disk_free(p->s);
-        break;
-    case 2:
-        sim_disk_slow(p->s, 1 + pick(p, 40));
-        break;
-    case 3:
-        sim_space(p->s, false);
-        break;
-    case 4:
-        sim_disk_hold(p->s, true);
+        if (sim_replicas_even(p->s, store)) {
+            sim_kill(p->s, store);
+            (void)sim_disk_stale_at(p->s, store);
+            sim_start(p->s, store);
+        }
         break;
     default:
-        sim_disk_hold(p->s, false);
-        sim_space(p->s, true);
-        sim_disk_free(p->s);
-        sim_disk_slow(p->s, 1);
+        (void)sim_disk_flip_at(p->s, store, pick(p, 2));
+    }
+}
+
+static void fault_disk(plan *p)
+{
+    char store[32];
+    any_store(p, store);
+    switch (pick(p, 7)) {
+    case 0:
+        sim_disk_fill_at(p->s, store);
+        break;
+    case 1:
+        sim_disk_free_at(p->s, store);
+        break;
+    case 2:
+        sim_disk_slow_at(p->s, store, 1 + pick(p, 40));
+        break;
+    case 3:
+        sim_space_at(p->s, store, false);
+        break;
+    case 4:
+        sim_disk_hold_at(p->s, store, true);
+        break;
+    case 5:
+        sim_disk_break_at(p->s, store);
+        break;
+    default:
+        mend_disk(p, store);
     }
 }
 
@@ -323,9 +376,27 @@ static void fault_network(plan *p)
     }
 }
 
+/* Not a fault at all: nobody may notice. Somebody's slot as often as any other one. */
+static void move_slot(plan *p)
+{
+    unsigned slot = pick(p, 4096);
+    uint64_t seq;
+    const sim_client *c = any_client(p);
+    const char *chat = pick(p, 2) ? any_chat(p, c, &seq) : c->user;
+    char qid[128];
+    if (chat && pick(p, 8)) {
+        snprintf(qid, sizeof qid, "default/%s", chat);
+        slot = sim_slot(p->s, qid);
+    }
+    sim_move_slot(p->s, slot, pick(p, p->shards));
+}
+
 static void fault(plan *p)
 {
     char node[32];
+    if (p->shards > 1 && pick(p, 4) == 0) {
+        move_slot(p);
+    }
     any_node(p, node);
     p->faults++;
     switch (pick(p, 10)) {
@@ -344,7 +415,11 @@ static void fault(plan *p)
         fault_network(p);
         break;
     case 7:
-        fault_disk(p);
+        if (p->replicas > 1 && pick(p, 3) == 0) {
+            fault_rot(p);
+        } else {
+            fault_disk(p);
+        }
         break;
     case 8:
         if (sim_alive(p->s, node)) {
@@ -352,7 +427,9 @@ static void fault(plan *p)
         }
         break;
     default:
-        if (sim_alive(p->s, node) && node[0] != 's' && pick(p, 3) == 0) {
+        if (node[0] == 's') {
+            sim_clock_jump(p->s, (mesh_ms)pick(p, 1200000) - 600000);
+        } else if (sim_alive(p->s, node) && pick(p, 3) == 0) {
             sim_drain(p->s, node);
         }
     }
@@ -368,10 +445,8 @@ static void repair(plan *p)
     } else if (pick(p, 3) == 0) {
         sim_heal_all(p->s);
     } else if (pick(p, 3) == 0) {
-        sim_disk_hold(p->s, false);
-        sim_space(p->s, true);
-        sim_disk_free(p->s);
-        sim_disk_slow(p->s, 1);
+        any_store(p, node);
+        mend_disk(p, node);
     }
 }
 
@@ -428,8 +503,14 @@ static void live_through(plan *p)
         if (pick(p, 1000) < p->rough) {
             fault(p);
         }
+        if (p->replicas > 1 && i % 8 == 0) {
+            sim_check_replicas(p->s);
+        }
         if (pick(p, mend) == 0) {
             repair(p);
+        }
+        if (p->shards > 1 && pick(p, 12) == 0) {
+            move_slot(p);
         }
         if (pick(p, 3)) {
             sim_run(p->s, pick(p, gap_ms));
@@ -440,14 +521,36 @@ static void live_through(plan *p)
     }
 }
 
+/* Mostly one shard: what goes wrong with several goes wrong with few seeds. */
+static unsigned shards_of(uint64_t seed)
+{
+    static const unsigned shards[] = { 1, 2, 1, 3, 3, 1, 2, 1 };
+    return shards[seed / 9 % (sizeof shards / sizeof *shards)];
+}
+
+static unsigned replicas_of(uint64_t seed)
+{
+    static const unsigned replicas[] = { 1, 3, 3, 1, 3, 3, 1, 3, 3, 5, 1 };
+    return replicas[seed % (sizeof replicas / sizeof *replicas)];
+}
+
 static uint64_t run(uint64_t seed, bool trace, bool echo, bool *failed, char **why)
 {
     plan p = { 0 };
     unsigned shape = (unsigned)(seed % 9);
     p.edges = 1 + shape % 3;
     p.routers = 1 + shape / 3;
+    p.shards = asked_shards ? asked_shards : shards_of(seed);
+    p.replicas = asked_replicas ? asked_replicas : replicas_of(seed);
     current_seed = seed;
-    p.s = sim_new((sim_conf){ .edges = p.edges, .routers = p.routers, .seed = seed, .trace = trace, .echo = echo });
+    p.s = sim_new((sim_conf){ .edges = p.edges,
+                              .routers = p.routers,
+                              .shards = p.shards,
+                              .replicas = p.replicas,
+                              .log_trail_kib = seed % 3 == 0 ? 16 : 0,
+                              .seed = seed,
+                              .trace = trace,
+                              .echo = echo });
     populate(&p);
     live_through(&p);
     sim_settle(p.s);
@@ -483,7 +586,12 @@ static void report(uint64_t seed, const char *complaints)
 {
     char *text = NULL;
     bool failed;
-    printf("random: seed %" PRIu64 " failed (replay: --seed %" PRIu64 " --trace)\n%s", seed, seed, complaints);
+    char shape[64] = "";
+    int at = asked_shards ? snprintf(shape, sizeof shape, " --shards %u", asked_shards) : 0;
+    if (asked_replicas) {
+        snprintf(shape + at, sizeof shape - (size_t)at, " --replicas %u", asked_replicas);
+    }
+    printf("random: seed %" PRIu64 " failed (replay: --seed %" PRIu64 " --trace%s)\n%s", seed, seed, shape, complaints);
     run(seed, true, false, &failed, &text);
     if (text) {
         char *broken = strstr(text, "BROKEN");
@@ -533,8 +641,13 @@ int main(int argc, char **argv)
         } else if (more && strcmp(argv[i], "--seed") == 0) {
             one = strtoull(argv[++i], NULL, 10);
             single = true;
+        } else if (more && strcmp(argv[i], "--shards") == 0) {
+            asked_shards = (unsigned)strtoul(argv[++i], NULL, 10);
+        } else if (more && strcmp(argv[i], "--replicas") == 0) {
+            asked_replicas = (unsigned)strtoul(argv[++i], NULL, 10);
         } else {
-            fprintf(stderr, "usage: random [--seeds N] [--first S] [--seconds T] | --seed S [--trace]\n");
+            fprintf(stderr, "usage: random [--seeds N] [--first S] [--seconds T] | --seed S [--trace]\n"
+                            "       and with each [--shards N] [--replicas N]\n");
             return 2;
         }
     }

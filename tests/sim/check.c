@@ -39,8 +39,7 @@ static bool settled(sim *s)
     return !not_live(s) && !not_answered(s);
 }
 
-/* A node's metric by name; 0 when it has none of that name. */
-static unsigned long long metric(sim *s, mesh_stats *stats, const char *node, const char *name)
+unsigned long long sim_metric(sim *s, mesh_stats *stats, const char *node, const char *name)
 {
     s->events.size = 0;
     mesh_stats_print(stats, node, &s->events);
@@ -54,12 +53,17 @@ static unsigned long long metric(sim *s, mesh_stats *stats, const char *node, co
     return 0;
 }
 
+/* What a node still owes. Of a shard's replicas only the leader delivers. */
 static unsigned long long left_at(sim_node *n)
 {
     if (n->store) {
-        return metric(n->s, store_core_stats(n->store), n->name, "parley_store_outbox_items");
+        mesh_stats *stats = store_core_stats(n->store);
+        bool leads = sim_metric(n->s, stats, n->name, "parley_store_leader") != 0;
+        return leads ? sim_metric(n->s, stats, n->name, "parley_store_outbox_items") +
+                           sim_metric(n->s, stats, n->name, "parley_store_slot_leaving")
+                     : 0;
     }
-    return n->router ? metric(n->s, router_core_stats(n->router), n->name, "parley_router_inflight") : 0;
+    return n->router ? sim_metric(n->s, router_core_stats(n->router), n->name, "parley_router_inflight") : 0;
 }
 
 static bool same_cursors(sim *s)
@@ -82,6 +86,11 @@ static bool quiet(sim *s)
             return false;
         }
     }
+    for (uint32_t shard = 0; shard < s->conf.shards; shard++) {
+        if (!sim_leader(s, shard)) {
+            return false;
+        }
+    }
     return same_cursors(s);
 }
 
@@ -89,9 +98,7 @@ static void heal_everything(sim *s)
 {
     sim_trace(s, "everything heals");
     s->settling = true;
-    if (s->disk_full) {
-        sim_disk_free(s);
-    }
+    sim_disk_free(s);
     sim_disk_slow(s, 1);
     sim_net_slow(s, 1);
     sim_disk_hold(s, false);
@@ -404,6 +411,8 @@ static void check_members(check *k, const check_chat *chat)
 void sim_check(sim *s)
 {
     check k = { .s = s };
+    sim_check_replicas_wait(s);
+    sim_check_replicas(s);
     if (sim_check_read(&k)) {
         for (size_t i = 0; i < k.n_chats; i++) {
             check_chat *chat = &k.chats[i];

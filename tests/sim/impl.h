@@ -36,6 +36,11 @@ typedef struct sim_node {
     router_core *router;
     store_core *store;
     store_kv *kv;
+    uint32_t shard; /* a store's; so are the next ones */
+    sim_disk *disk;
+    char disk_path[32]; /* a name of its own */
+    unsigned disk_times;
+    bool disk_held, disk_full, disk_broken;
     mesh_out *out;
     struct sim_input *inputs, **inputs_end;
     sim_us wake;       /* the planned turn, SIM_NEVER: none */
@@ -104,6 +109,7 @@ typedef struct sim_loss {
 #define SIM_LOSSES 8
 
 struct sim {
+    mesh_ms wall_jump; /* of the wall clock, all jumps together */
     sim_conf conf;
     mesh_conf *mesh;
     mesh_rand rand;
@@ -118,10 +124,8 @@ struct sim {
     sim_socket *sockets;
     sim_client *clients, **clients_end;
     sim_op *ops, **ops_end;
-    sim_disk *disk;
-    unsigned disk_times, net_times;
-    bool disk_held, disk_full, settling;
-    char disk_path[32]; /* a name of its own */
+    unsigned net_times;
+    bool settling;
     uint64_t n_msg_ids;
     sim_loss losses[SIM_LOSSES];
     size_t n_losses;
@@ -177,6 +181,12 @@ void sim_op_issue_all(sim_client *c); /* after welcome */
 void sim_op_answer(sim_client *c, const Client__Event *event);
 void sim_op_disconnected(sim_client *c);
 void sim_client_put(sim_client *c, const Client__Request *request);
+
+/* check.c */
+unsigned long long sim_metric(sim *s, mesh_stats *stats, const char *node, const char *name); /* 0: none of that name */
+
+/* check_replica.c */
+void sim_check_replicas_wait(sim *s); /* until all replicas of each shard have applied the same, for a while */
 
 /* dump.c */
 void sim_dump(const ProtobufCMessage *m, mesh_buf *out); /* one line: name=value ... */

@@ -9,6 +9,8 @@
 
 #include "mesh/alloc.h"
 #include "store/kv_batch.h"
+#include "store/kv_plan.h"
+#include "store/kv_rows.h"
 #include "store/omap.h"
 
 #define FREE_BYTES (1ull << 40)
@@ -31,6 +33,15 @@ typedef struct queued {
     undo undos[];
 } queued;
 
+typedef struct incoming_rows { /* <path>.incoming */
+    store_omap *rows;          /* NULL: it is not there */
+    mesh_buf note;
+    bool finished;
+    store_kv_incoming *open;
+} incoming_rows;
+
+#define SWITCH_STEPS 3 /* out, in, delete */
+
 struct sim_disk {
     sim_disk *next; /* in the registry */
     char *path;
@@ -41,17 +52,34 @@ struct sim_disk {
     mesh_err fail, refuse;
     uint64_t free_bytes;
     uint64_t deletes; /* so that iterators know when to look again */
+    bool there;       /* the path holds a database; otherwise rows is empty */
+    store_omap *old;  /* <path>.old, or NULL */
+    store_omap *kept; /* by sim_disk_keep, or NULL */
+    mesh_buf flipped; /* key of the bad row; empty: none */
+    bool flipped_at_open, lost;
+    unsigned quarantines;
+    incoming_rows incoming;
+    unsigned switch_steps; /* the next switch does no more than this */
 };
 
 struct store_kv {
     sim_disk *disk; /* NULL: dead */
     uint64_t next_ticket, durable;
     mesh_err error;
-    unsigned iterators;
+    unsigned iterators, views;
     store_kv_counts counts;
 };
 
 static sim_disk *registry; /* a path is all that store_kv_open gets */
+
+static sim_disk *find_disk(const char *path)
+{
+    sim_disk *disk = registry;
+    while (disk != NULL && strcmp(disk->path, path) != 0) {
+        disk = disk->next;
+    }
+    return disk;
+}
 
 /* ---- rows ---- */
 
@@ -77,25 +105,54 @@ static row *row_new(mesh_slice key, mesh_slice value)
     return r;
 }
 
+static row *row_copy(const row *r)
+{
+    return r != NULL ? row_new(row_key(r), (mesh_slice){ r->bytes + r->key_size, r->value_size }) : NULL;
+}
+
 /* Make r (or, with NULL, nothing) the row of key; returns what was there. */
-static row *rows_set(sim_disk *disk, mesh_slice key, row *r)
+static row *map_set(store_omap *rows, mesh_slice key, row *r)
 {
     if (r == NULL) {
-        store_omap_node *node = store_omap_get(disk->rows, key);
+        store_omap_node *node = store_omap_get(rows, key);
         if (node == NULL) {
             return NULL;
         }
         row *old = row_of(node);
-        store_omap_delete(disk->rows, node);
-        disk->deletes++;
+        store_omap_delete(rows, node);
         return old;
     }
     bool added;
-    store_omap_node *node = store_omap_put(disk->rows, row_key(r), &added);
+    store_omap_node *node = store_omap_put(rows, row_key(r), &added);
     row *old = added ? NULL : row_of(node);
     node->value = (mesh_slice){ r->bytes + r->key_size, r->value_size };
     node->tag = (uintptr_t)r;
     return old;
+}
+
+static bool is_flipped(const sim_disk *disk, mesh_slice key)
+{
+    return disk->flipped.size > 0 && store_omap_compare(mesh_buf_slice(&disk->flipped), key) == 0;
+}
+
+static row *rows_set(sim_disk *disk, mesh_slice key, row *r)
+{
+    row *old = map_set(disk->rows, key, r);
+    if (is_flipped(disk, key)) {
+        mesh_buf_clear(&disk->flipped);
+    }
+    disk->deletes += r == NULL && old != NULL;
+    return old;
+}
+
+static void map_destroy(store_omap **rows_p)
+{
+    for (store_omap_node *n = *rows_p != NULL ? store_omap_first(*rows_p) : NULL; n != NULL; n = store_omap_next(n)) {
+        free(row_of(n));
+    }
+    if (*rows_p != NULL) {
+        store_omap_destroy(rows_p);
+    }
 }
 
 /* ---- the disk ---- */
@@ -110,6 +167,7 @@ sim_disk *sim_disk_new(const char *path, uint64_t seed)
     disk->rand.state = seed;
     disk->rows = store_omap_new(seed);
     disk->free_bytes = FREE_BYTES;
+    disk->switch_steps = SWITCH_STEPS;
     disk->next = registry;
     registry = disk;
     return disk;
@@ -152,6 +210,14 @@ static void undo_newest(sim_disk *disk)
     free(q);
 }
 
+static void drop_incoming(sim_disk *disk)
+{
+    assert(disk->incoming.open == NULL);
+    map_destroy(&disk->incoming.rows);
+    mesh_buf_fini(&disk->incoming.note);
+    disk->incoming.finished = false;
+}
+
 void sim_disk_destroy(sim_disk **disk_p)
 {
     sim_disk *disk = *disk_p;
@@ -162,10 +228,11 @@ void sim_disk_destroy(sim_disk **disk_p)
     while (disk->oldest != NULL) {
         settle_oldest(disk);
     }
-    for (store_omap_node *n = store_omap_first(disk->rows); n != NULL; n = store_omap_next(n)) {
-        free(row_of(n));
-    }
-    store_omap_destroy(&disk->rows);
+    drop_incoming(disk);
+    map_destroy(&disk->old);
+    map_destroy(&disk->kept);
+    map_destroy(&disk->rows);
+    mesh_buf_fini(&disk->flipped);
     sim_disk **link = &registry;
     while (*link != disk) {
         link = &(*link)->next;
@@ -232,6 +299,9 @@ static void lose_tail(sim_disk *disk, mesh_rand *rand)
     }
 }
 
+static void kill_incoming(sim_disk *disk);
+static mesh_err settle(sim_disk *disk);
+
 void sim_disk_crash(sim_disk *disk, mesh_rand *rand)
 {
     store_kv *kv = disk->open;
@@ -240,11 +310,118 @@ void sim_disk_crash(sim_disk *disk, mesh_rand *rand)
     if (kv != NULL) {
         kv->disk = NULL;
     }
+    kill_incoming(disk);
 }
 
 void sim_disk_fail(sim_disk *disk, mesh_err err)
 {
     disk->fail = err;
+}
+
+bool sim_disk_flip(sim_disk *disk, mesh_rand *rand, bool at_open)
+{
+    size_t n = store_omap_count(disk->rows);
+    if (n == 0) {
+        return false;
+    }
+    const store_omap_node *node = store_omap_first(disk->rows);
+    for (uint64_t i = mesh_rand_below(rand, n); i > 0; i--) {
+        node = store_omap_next(node);
+    }
+    for (const queued *q = disk->oldest; q != NULL; q = q->next) {
+        for (size_t i = 0; i < q->count; i++) {
+            if (q->undos[i].now != NULL && store_omap_compare(row_key(q->undos[i].now), node->key) == 0) {
+                return false; /* not on disk yet */
+            }
+        }
+    }
+    mesh_buf_clear(&disk->flipped);
+    mesh_buf_put(&disk->flipped, node->key.data, node->key.size);
+    disk->flipped_at_open = at_open;
+    return true;
+}
+
+bool sim_disk_is_flipped(const sim_disk *disk)
+{
+    return disk->flipped.size > 0;
+}
+
+/* As of the last sync: what is queued is taken back in the copy, newest first. */
+static store_omap *durable_rows(const sim_disk *disk)
+{
+    store_omap *rows = store_omap_new(1);
+    for (const store_omap_node *n = store_omap_first(disk->rows); n != NULL; n = store_omap_next(n)) {
+        row *r = row_copy(row_of(n));
+        free(map_set(rows, row_key(r), r));
+    }
+    for (const queued *q = disk->newest; q != NULL; q = q->prev) {
+        for (size_t i = q->count; i-- > 0;) {
+            const row *some = q->undos[i].old != NULL ? q->undos[i].old : q->undos[i].now;
+            if (some != NULL) {
+                free(map_set(rows, row_key(some), row_copy(q->undos[i].old)));
+            }
+        }
+    }
+    return rows;
+}
+
+void sim_disk_keep(sim_disk *disk)
+{
+    map_destroy(&disk->kept);
+    if (disk->there) {
+        disk->kept = durable_rows(disk);
+    }
+}
+
+bool sim_disk_put_back(sim_disk *disk)
+{
+    assert(disk->open == NULL && disk->oldest == NULL);
+    if (disk->kept == NULL) {
+        return false;
+    }
+    map_destroy(&disk->rows);
+    map_destroy(&disk->old);
+    drop_incoming(disk);
+    mesh_buf_clear(&disk->flipped);
+    disk->rows = disk->kept;
+    disk->kept = NULL;
+    disk->there = true;
+    return true;
+}
+
+unsigned sim_disk_quarantines(const sim_disk *disk)
+{
+    return disk->quarantines;
+}
+
+mesh_err store_kv_quarantine(const char *path, const char *stamp, char *kept, size_t kept_size)
+{
+    sim_disk *disk = find_disk(path);
+    assert(disk != NULL && disk->open == NULL && disk->oldest == NULL);
+    drop_incoming(disk);
+    map_destroy(&disk->old);
+    map_destroy(&disk->rows);
+    mesh_buf_clear(&disk->flipped);
+    disk->rows = store_omap_new(disk->rand.state);
+    disk->there = false;
+    disk->lost = true;
+    disk->quarantines++;
+    snprintf(kept, kept_size, "%s.quarantine-%s", path, stamp);
+    return MESH_OK;
+}
+
+bool store_kv_is_lost(const char *path)
+{
+    const sim_disk *disk = find_disk(path);
+    return disk != NULL && disk->lost;
+}
+
+mesh_err store_kv_regained(const char *path)
+{
+    sim_disk *disk = find_disk(path);
+    assert(disk != NULL);
+    disk->lost = false;
+    return MESH_OK;
 }
 
 void sim_disk_refuse(sim_disk *disk, mesh_err err)
@@ -285,15 +462,16 @@ uint64_t sim_disk_hash(const sim_disk *disk)
 mesh_err store_kv_open(const char *path, const store_kv_options *options, store_kv **kv_p, char *why, size_t why_size)
 {
     (void)options;
-    sim_disk *disk = registry;
-    while (disk != NULL && strcmp(disk->path, path) != 0) {
-        disk = disk->next;
-    }
+    sim_disk *disk = find_disk(path);
     if (disk == NULL || disk->open != NULL) {
         snprintf(why, why_size, "%s: %s", path, disk == NULL ? "no such disk" : "held by another handle");
         return MESH_IO;
     }
     mesh_err err = disk->refuse != MESH_OK ? disk->refuse : disk->fail;
+    err = err == MESH_OK ? settle(disk) : err;
+    if (err == MESH_OK && disk->flipped.size > 0 && disk->flipped_at_open) {
+        err = MESH_CORRUPT;
+    }
     if (err != MESH_OK) {
         snprintf(why, why_size, "%s: the disk refuses: %s", path, mesh_err_name(err));
         return err;
@@ -302,6 +480,7 @@ mesh_err store_kv_open(const char *path, const store_kv_options *options, store_
     kv->disk = disk;
     kv->next_ticket = 1;
     disk->open = kv;
+    disk->there = true;
     *kv_p = kv;
     return MESH_OK;
 }
@@ -312,7 +491,7 @@ void store_kv_close(store_kv **kv_p)
     if (kv == NULL) {
         return;
     }
-    assert(kv->iterators == 0);
+    assert(kv->iterators == 0 && kv->views == 0);
     sim_disk *disk = kv->disk;
     if (disk != NULL) {
         (void)sim_disk_flush_all(disk);
@@ -329,6 +508,9 @@ mesh_err store_kv_get(store_kv *kv, mesh_slice key, mesh_buf *out)
     const store_omap_node *node = kv->disk != NULL ? store_omap_get(kv->disk->rows, key) : NULL;
     if (node == NULL) {
         return MESH_NOT_FOUND;
+    }
+    if (is_flipped(kv->disk, key)) {
+        return kv->error = MESH_CORRUPT;
     }
     mesh_buf_put(out, node->value.data, node->value.size);
     return MESH_OK;
@@ -415,6 +597,7 @@ struct store_kv_iter {
     store_kv *kv;
     const store_omap_node *node; /* in the prefix, or NULL */
     uint64_t deletes;            /* of the disk when node was found */
+    bool bad;                    /* it came to the row that is flipped */
     mesh_buf prefix, key;        /* key: of node, to find the place again when rows went away */
 };
 
@@ -453,6 +636,11 @@ static const store_omap *rows_of(const store_kv_iter *it)
 static void stand(store_kv_iter *it, const store_omap_node *node)
 {
     it->node = node != NULL && has_prefix(it, node->key) ? node : NULL;
+    if (it->node != NULL && is_flipped(it->kv->disk, node->key)) {
+        it->kv->error = MESH_CORRUPT;
+        it->bad = true;
+        it->node = NULL;
+    }
     if (it->node != NULL) {
         it->deletes = it->kv->disk->deletes;
         mesh_buf_clear(&it->key);
@@ -554,6 +742,7 @@ mesh_slice store_kv_iter_value(const store_kv_iter *it)
 
 mesh_err store_kv_iter_status(const store_kv_iter *it)
 {
-    (void)it;
-    return MESH_OK;
+    return it->bad ? MESH_CORRUPT : MESH_OK;
 }
+
+#include "tests/sim/kv_mem_beside.h"

@@ -2,7 +2,10 @@
  *
  * store_kv_open(path) finds the disk that was made for this path. A write is seen by reads at once and is durable when
  * the simulator says so (sim_disk_flush). A crash keeps everything durable and a random prefix of what was queued after
- * it, in order, all of a batch or nothing. No threads, no clock, no fd. */
+ * it, in order, all of a batch or nothing. No threads, no clock, no fd.
+ *
+ * What stands beside the database (store_kv_incoming_*, store_kv_switch) is on the same disk; what was put there is
+ * durable when the call returns. */
 #ifndef SIM_KV_MEM_H
 #define SIM_KV_MEM_H
 
@@ -25,8 +28,22 @@ bool sim_disk_has_pending(const sim_disk *disk);
 /* Power cut: the open handle (if any) is dead, only store_kv_close may be called on it (its reads find nothing, its
  * writes go nowhere). */
 void sim_disk_crash(sim_disk *disk, mesh_rand *rand);
-/* The next flush fails with err, and so does every one until sim_disk_fail(disk, MESH_OK) and a new open. */
+/* The next flush fails with err, and so does every one until sim_disk_fail(disk, MESH_OK) and a new open. So do puts to
+ * an incoming database, and with MESH_CORRUPT reads of a view. */
 void sim_disk_fail(sim_disk *disk, mesh_err err);
+/* The next store_kv_switch is killed when it has done n of its steps (out, in, delete): it says MESH_IO, and the next
+ * open finds what it left. */
+void sim_disk_kill_switch(sim_disk *disk, unsigned n);
+/* A bit of some row that is on disk flips: at_open, the next open refuses the data; otherwise reads of the row give
+ * MESH_CORRUPT and end the handle, also by scans that come to it. Over when the row is written anew or the disk is put
+ * in quarantine. False: there is no row. */
+bool sim_disk_flip(sim_disk *disk, mesh_rand *rand, bool at_open);
+bool sim_disk_is_flipped(const sim_disk *disk);
+/* Remember what is durable now; put that back in the place of what is there (no open handle). False: nothing was
+ * remembered. */
+void sim_disk_keep(sim_disk *disk);
+bool sim_disk_put_back(sim_disk *disk);
+unsigned sim_disk_quarantines(const sim_disk *disk); /* how often; none is kept, and there is no limit */
 /* The next opens fail with err until MESH_OK is set. */
 void sim_disk_refuse(sim_disk *disk, mesh_err err);
 void sim_disk_set_free(sim_disk *disk, uint64_t bytes); /* what store_kv_free_bytes says; a terabyte until set */

@@ -18,13 +18,19 @@ enum { HELLO = 1, DATA = 2 };
 static void review(sim_link *l);
 static void dialer_try(sim *s, void *arg, uint64_t tag);
 
+/* Of two stores of a shard the earlier one dials. */
+static bool dials(const sim_node *a, const sim_node *b)
+{
+    return (a->role == MESH_EDGE && b->role == MESH_ROUTER) || (a->role == MESH_ROUTER && b->role == MESH_STORE) ||
+           (a->role == MESH_STORE && b->role == MESH_STORE && a->shard == b->shard && a->self < b->self);
+}
+
 void sim_net_init(sim *s)
 {
     s->links = mesh_alloc((s->n_nodes * s->n_nodes + 1) * sizeof *s->links);
     for (size_t i = 0; i < s->n_nodes; i++) {
         for (size_t j = 0; j < s->n_nodes; j++) {
-            mesh_role a = s->nodes[i].role, b = s->nodes[j].role;
-            if ((a == MESH_EDGE && b == MESH_ROUTER) || (a == MESH_ROUTER && b == MESH_STORE)) {
+            if (dials(&s->nodes[i], &s->nodes[j])) {
                 sim_link *l = &s->links[s->n_links++];
                 l->s = s;
                 l->end[0] = &s->nodes[i];

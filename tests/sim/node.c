@@ -175,36 +175,71 @@ static void take_in(sim_node *n, sim_input *in)
 
 static void reopen(sim *s, void *arg, uint64_t boot);
 
-static bool store_open(sim_node *n)
+static mesh_err try_open(sim_node *n, char *why, size_t why_size)
 {
     sim *s = n->s;
-    char why[256] = "";
     store_kv_options options = { .write_buffer = 1u << 20 };
-    mesh_err err = store_kv_open(s->disk_path, &options, &n->kv, why, sizeof why);
+    mesh_err err = store_kv_open(n->disk_path, &options, &n->kv, why, why_size);
     if (!err) {
-        store_core_conf conf = { .conf = s->mesh, .self = n->self, .seed = mesh_rand_next(&s->rand) };
-        err = store_core_new(&conf, n->kv, sim_time(s), &n->store, why, sizeof why);
+        store_core_conf conf = {
+            .conf = s->mesh, .self = n->self, .seed = mesh_rand_next(&s->rand), .path = n->disk_path, .options = options
+        };
+        conf.lost = store_kv_is_lost(n->disk_path);
+        err = store_core_new(&conf, n->kv, sim_time(s), &n->store, why, why_size);
         if (err) {
             store_kv_close(&n->kv);
         }
     }
+    return err;
+}
+
+static void quarantine(sim_node *n, const char *why)
+{
+    char kept[64];
+    mesh_err err = store_kv_quarantine(n->disk_path, "then", kept, sizeof kept);
+    assert(!err);
+    sim_trace(n->s, "%s: quarantined: %s", n->name, why);
+}
+
+static bool store_open(sim_node *n)
+{
+    sim *s = n->s;
+    char why[256] = "";
+    mesh_err err = try_open(n, why, sizeof why);
+    if (err == MESH_CORRUPT && s->conf.replicas > 1 && sim_disk_is_flipped(n->disk)) {
+        quarantine(n, why);
+        err = try_open(n, why, sizeof why);
+    }
     if (err && err != MESH_NO_SPACE) {
-        sim_complain(s, "the store does not open: %s, %s", mesh_err_name(err), why);
+        sim_complain(s, "%s does not open: %s, %s", n->name, mesh_err_name(err), why);
     }
     return !err;
 }
 
-/* The disk is full: this core is finished. Closed, and opened again when there is space, with the links kept. */
+/* The disk is full: this core is finished. Closed, and opened again when there is space, with the links kept. Any other
+ * failure ends the process. */
 static void store_failed(sim_node *n)
 {
     sim *s = n->s;
-    if (store_core_error(n->store) != MESH_NO_SPACE) {
-        sim_complain(s, "the store failed: %s", mesh_err_name(store_core_error(n->store)));
+    mesh_err err = store_core_error(n->store);
+    if (err == MESH_IO && n->disk_broken) {
+        sim_trace(s, "%s: a write failed", n->name);
+        sim_node_die(n);
+        return;
     }
-    sim_trace(s, "%s: out of space, closed", n->name);
+    bool flipped = err == MESH_CORRUPT && s->conf.replicas > 1 && sim_disk_is_flipped(n->disk);
+    if (err != MESH_NO_SPACE && !flipped) {
+        sim_complain(s, "%s failed: %s", n->name, mesh_err_name(err));
+    }
+    sim_trace(s, "%s: %s, closed", n->name, flipped ? "a row does not read back" : "out of space");
     store_core_destroy(&n->store);
     store_kv_close(&n->kv);
     n->reopening = true;
+    if (flipped) {
+        quarantine(n, "found while it ran");
+        sim_at(s, s->now, reopen, n, n->boot);
+        return;
+    }
     sim_at(s, s->now + REOPEN_MS * 1000, reopen, n, n->boot);
 }
 
@@ -228,6 +263,28 @@ static void reopen(sim *s, void *arg, uint64_t boot)
     sim_node_wake(n, s->now);
 }
 
+/* A copy of another replica's rows is ready, or could not be taken. */
+static void store_replaced(sim_node *n, store_verdict verdict)
+{
+    sim *s = n->s;
+    char why[256] = "";
+    store_core_destroy(&n->store);
+    store_kv_close(&n->kv);
+    if (verdict == STORE_SWITCH) {
+        mesh_err err = store_kv_switch(n->disk_path, why, sizeof why);
+        if (err) {
+            sim_complain(s, "%s does not switch: %s, %s", n->name, mesh_err_name(err), why);
+        }
+    }
+    if (verdict == STORE_QUARANTINE) {
+        quarantine(n, "the leader says it is out of date");
+    } else {
+        sim_trace(s, "%s: %s", n->name, verdict == STORE_SWITCH ? "switched to a copy" : "gave up a copy");
+    }
+    n->reopening = true;
+    sim_at(s, s->now + (verdict == STORE_REOPEN_LATER ? REOPEN_MS * 1000 : 0), reopen, n, n->boot);
+}
+
 static void synced(sim *s, void *arg, uint64_t boot)
 {
     sim_node *n = arg;
@@ -235,10 +292,10 @@ static void synced(sim *s, void *arg, uint64_t boot)
         return;
     }
     n->flushing = false;
-    if (s->disk_held) {
+    if (n->disk_held) {
         return;
     }
-    sim_disk_flush(s->disk);
+    sim_disk_flush(n->disk);
     n->spins = 0;
     sim_node_wake(n, s->now);
 }
@@ -246,9 +303,9 @@ static void synced(sim *s, void *arg, uint64_t boot)
 void sim_node_plan_sync(sim_node *n)
 {
     sim *s = n->s;
-    if (!n->flushing && !s->disk_held && sim_disk_has_pending(s->disk)) {
+    if (!n->flushing && !n->disk_held && sim_disk_has_pending(n->disk)) {
         n->flushing = true;
-        sim_us takes = sim_between(s, 200, 1500) * (sim_us)s->disk_times;
+        sim_us takes = sim_between(s, 200, 1500) * (sim_us)n->disk_times;
         sim_at(s, s->now + takes, synced, n, n->boot);
     }
 }
@@ -306,10 +363,24 @@ static void turn(sim *s, void *arg, uint64_t tag)
     if (n->edge) {
         sim_socket_flush(n, sim_time(s));
     }
+    if (n->store && (store_core_error(n->store) || store_core_verdict(n->store) == STORE_QUARANTINE)) {
+        mesh_out_destroy(&n->out); /* it may rest on what could not be read */
+        n->out = mesh_out_new(s->n_nodes);
+    }
     send_out(n);
     if (n->store) {
         if (store_core_error(n->store)) {
             store_failed(n);
+            return;
+        }
+        if (store_core_votes(n->store) && store_kv_is_lost(n->disk_path)) {
+            mesh_err err = store_kv_regained(n->disk_path);
+            assert(!err);
+            sim_trace(s, "%s: has its data again", n->name);
+        }
+        store_verdict verdict = store_core_verdict(n->store);
+        if (verdict != STORE_GO_ON) {
+            store_replaced(n, verdict);
             return;
         }
         sim_node_plan_sync(n);
@@ -329,6 +400,18 @@ static void turn(sim *s, void *arg, uint64_t tag)
 }
 
 /* ---- life and death ---- */
+
+static void boot_store(sim_node *n)
+{
+    if (n->disk_broken) {
+        n->disk_broken = false;
+        sim_disk_fail(n->disk, n->disk_full ? MESH_NO_SPACE : MESH_OK);
+    }
+    if (!store_open(n)) {
+        n->reopening = true;
+        sim_at(n->s, n->s->now + REOPEN_MS * 1000, reopen, n, n->boot);
+    }
+}
 
 void sim_node_boot(sim_node *n)
 {
@@ -354,9 +437,8 @@ void sim_node_boot(sim_node *n)
     } else if (n->role == MESH_ROUTER) {
         router_core_conf conf = { .conf = s->mesh, .self = n->self, .boot = n->boot };
         n->router = router_core_new(&conf, now);
-    } else if (!store_open(n)) {
-        n->reopening = true;
-        sim_at(s, s->now + REOPEN_MS * 1000, reopen, n, n->boot);
+    } else {
+        boot_store(n);
     }
     sim_net_started(n);
     sim_node_wake(n, s->now);
@@ -388,8 +470,8 @@ void sim_node_die(sim_node *n)
     n->wake_tag++;
     sim_trace(s, "%s: dead", n->name);
     sim_mix(s, 2, n->self);
-    if (n->role == MESH_STORE && sim_disk_is_open(s->disk)) {
-        sim_disk_crash(s->disk, &s->rand);
+    if (n->role == MESH_STORE && sim_disk_is_open(n->disk)) {
+        sim_disk_crash(n->disk, &s->rand);
     }
     destroy_core(n);
     mesh_out_destroy(&n->out);

@@ -84,7 +84,7 @@ mesh_ms sim_now(const sim *s)
 
 mesh_time sim_time(const sim *s)
 {
-    return (mesh_time){ .mono = sim_now(s), .wall = SIM_WALL_MS + sim_now(s) - SIM_EPOCH_MS };
+    return (mesh_time){ .mono = sim_now(s), .wall = SIM_WALL_MS + sim_now(s) - SIM_EPOCH_MS + s->wall_jump };
 }
 
 uint64_t sim_random(sim *s, uint64_t below)
@@ -102,6 +102,12 @@ sim_us sim_latency(sim *s)
 {
     sim_us us = sim_random(s, 16) == 0 ? sim_between(s, 1000, 8000) : sim_between(s, 50, 900);
     return us * (sim_us)s->net_times;
+}
+
+void sim_clock_jump(sim *s, mesh_ms by)
+{
+    sim_trace(s, "the clock jumps by %lld ms", (long long)by);
+    s->wall_jump += by;
 }
 
 void sim_net_slow(sim *s, unsigned times)

@@ -34,7 +34,9 @@ typedef struct sim sim;
 typedef struct sim_client sim_client;
 
 typedef struct sim_conf {
-    unsigned edges, routers; /* edge1.., router1..; one store: store1 */
+    unsigned edges, routers;   /* edge1.., router1.. */
+    unsigned shards, replicas; /* 0 = 1; store1.., shard-major: of 2 shards with 3 replicas store4 to 6 are shard 1 */
+    unsigned log_trail_kib;    /* 0 = the default */
     uint64_t seed;
     bool trace;      /* keep the readable trace (it costs; the hash is always there) */
     bool echo;       /* and print it as it comes */
@@ -79,19 +81,48 @@ bool sim_linked(sim *s, const char *a, const char *b); /* up on both sides */
  * never does, to make what only a fault elsewhere could cause. sim_lose_none ends it. */
 void sim_lose(sim *s, const char *node, const char *from, int kind, unsigned n);
 void sim_lose_none(sim *s);
-void sim_net_slow(sim *s, unsigned times);  /* latencies are so many times longer; 1 = normal */
-void sim_disk_slow(sim *s, unsigned times); /* each sync takes so many times longer; 1 = normal */
-void sim_disk_fill(sim *s);                 /* the next write fails with MESH_NO_SPACE, and opening too ... */
-void sim_disk_free(sim *s);                 /* ... until there is space again */
-void sim_disk_hold(sim *s, bool hold);      /* nothing becomes durable while held */
-void sim_space(sim *s, bool enough);        /* the watermark, as the shell judges it */
-void sim_drain(sim *s, const char *node);   /* SIGTERM of an edge or a router: goes when it is quiet */
+/* The wall clock of every node and client jumps by so much, forward or back; time itself goes on. */
+void sim_clock_jump(sim *s, mesh_ms by);
+void sim_net_slow(sim *s, unsigned times); /* latencies are so many times longer; 1 = normal */
+/* Disks: of one store, or of all when store is NULL. */
+void sim_disk_slow_at(sim *s, const char *store, unsigned times); /* each sync takes so many times longer; 1 = normal */
+void sim_disk_fill_at(sim *s, const char *store); /* the next write fails with MESH_NO_SPACE, and opening too ... */
+void sim_disk_free_at(sim *s, const char *store); /* ... until there is space again; also mends a broken disk */
+void sim_disk_break_at(sim *s,
+                       const char *store); /* the next write fails with MESH_IO: the process ends; a start mends */
+void sim_disk_wipe_at(sim *s, const char *store); /* of a dead store: it has a new one */
+/* A bit of some row flips, see sim_disk_flip. False: there is no row. */
+bool sim_disk_flip_at(sim *s, const char *store, bool at_open);
+void sim_disk_keep_at(sim *s, const char *store);  /* remember the disk as it is now ... */
+bool sim_disk_stale_at(sim *s, const char *store); /* ... a dead store has it again. False: nothing was kept */
+/* Replicas of this store's shard whose data is whole, as far as anybody can know: neither flipped nor in quarantine and
+ * not yet a voter again. */
+unsigned sim_disk_sound(sim *s, const char *store);
+bool sim_replicas_even(sim *s, const char *store);           /* all of its shard run, and have the same log and rows */
+unsigned sim_disk_quarantines_at(sim *s, const char *store); /* how often */
+void sim_disk_hold_at(sim *s, const char *store, bool hold); /* nothing becomes durable while held */
+void sim_space_at(sim *s, const char *store, bool enough);   /* the watermark, as the shell judges it */
+void sim_disk_slow(sim *s, unsigned times);                  /* the same for all stores */
+void sim_disk_fill(sim *s);
+void sim_disk_free(sim *s);
+void sim_disk_hold(sim *s, bool hold);
+void sim_space(sim *s, bool enough);
+void sim_drain(sim *s, const char *node); /* SIGTERM of an edge or a router: goes when it is quiet */
 
 edge_core *sim_edge(sim *s, const char *node); /* NULL when dead */
 router_core *sim_router(sim *s, const char *node);
-store_core *sim_store(sim *s);
-uint64_t sim_epoch(sim *s, const char *edge); /* of the ring this edge acts on; 0 when dead */
+store_core *sim_store(sim *s);                      /* store1's */
+store_core *sim_store_at(sim *s, const char *node); /* NULL when dead or its disk is full */
+unsigned sim_stores(const sim *s);                  /* store1 .. storeN */
+const char *sim_leader(sim *s, uint32_t shard);     /* the store that leads it and serves, or NULL */
+uint64_t sim_epoch(sim *s, const char *edge);       /* of the ring this edge acts on; 0 when dead */
 bool sim_ring_has(sim *s, const char *edge, const char *router);
+uint32_t sim_shard(sim *s, const char *qid); /* that stores this id, by the same ring */
+unsigned sim_slot(sim *s, const char *qid);
+/* As an operator would: tell the leader of the shard that has the slot to give it to another one. False: nobody leads
+ * there. Whether it is done, sim_moving and the ring say. */
+bool sim_move_slot(sim *s, unsigned slot, uint32_t shard);
+bool sim_moving(sim *s); /* a slot is on its way, as far as leaders know, or a shard has no leader that could */
 const char *sim_owner(sim *s, const char *qid); /* router that owns this id by the newest ring of any edge, or NULL */
 
 /* ---- clients ---- */
@@ -200,6 +231,8 @@ const char *sim_saw(sim_client *c);
 void sim_settle(
     sim *s); /* heal all, start all, everybody online, wait until all is delivered; complains if it never is */
 void sim_check(sim *s); /* after sim_settle: every promise, from outside; complains */
+/* At any time: replicas of a shard that have applied as much hold the same rows, but for Raft's own; complains. */
+void sim_check_replicas(sim *s);
 
 #define SIM_EPOCH_MS 1000000
 #define SIM_WALL_MS 1795305600000

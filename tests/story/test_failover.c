@@ -285,6 +285,25 @@ STORY(stopped_router_is_a_dead_router)
     story_end(&s);
 }
 
+/* A router that hears nothing of the store is as good as dead, though all that it says arrives. */
+STORY(a_router_that_hears_nothing_leaves_the_ring)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        sim *s = story_new(2, 2, 240 + seed);
+        sim_client *ann = story_person(s, "ann", "phone", "edge1");
+        sim_client *bob = story_person(s, "bob", "phone", "edge2");
+        const char *chat = story_acked(s, sim_send(ann, "bob", "one"), 1000)->chat;
+        sim_cut_one(s, "store1", "router1");
+        WITHIN(s, 5000, !sim_ring_has(s, "edge1", "router1") && !sim_ring_has(s, "edge2", "router1"));
+        story_acked(s, sim_send(ann, "bob", "two"), 1000);
+        WITHIN(s, 1000, sim_find(bob, chat, 2) != NULL);
+        sim_heal_all(s);
+        WITHIN(s, 5000, sim_ring_has(s, "edge1", "router1"));
+        story_end(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -300,6 +319,7 @@ int main(void)
         cmocka_unit_test(edge_cut_off_from_one_router),
         cmocka_unit_test(one_destination_down_does_not_hold_up_others),
         cmocka_unit_test(stopped_router_is_a_dead_router),
+        cmocka_unit_test(a_router_that_hears_nothing_leaves_the_ring),
     };
     return cmocka_run_group_tests_name("story failover", tests, NULL, NULL);
 }

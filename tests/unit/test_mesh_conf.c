@@ -293,13 +293,53 @@ static void a_cluster_is_looked_at_as_a_whole(void **state)
                                "edge.token_key_file: not set, and edges check tokens with it\n");
     checked(KEY "node\n" ROUTER STORE("store1", "0"), "node: the cluster has no edge\n");
     checked(KEY "node\n" EDGE ROUTER STORE("store1", "0") STORE("store2", "0") TOKENS,
-            "node store2: shard 0 is store1's already\n");
+            "node store1: shard 0 has 2 stores; a shard has 1, 3 or 5\n");
     checked(KEY "node\n" EDGE ROUTER STORE("store1", "1") TOKENS, "node: no store has shard 0, which keeps the ring\n");
     checked(KEY "node\n" EDGE ROUTER "    store1\n        role = store\n        endpoint = tcp://127.0.0.1:1\n" TOKENS,
             "node router1: its endpoint is inproc, that of store1 is tcp\n"
             "node edge1: no public_key, and links over tcp are encrypted\n"
             "node router1: no public_key, and links over tcp are encrypted\n"
             "node store1: no public_key, and links over tcp are encrypted\n");
+}
+
+#define THREE(a, b, c, shard) STORE(a, shard) STORE(b, shard) STORE(c, shard)
+
+static void a_shard_has_one_three_or_five_stores(void **state)
+{
+    (void)state;
+#define REST KEY "node\n" EDGE ROUTER
+    checked(REST THREE("s1", "s2", "s3", "0") TOKENS, "");
+    checked(REST THREE("s1", "s2", "s3", "0") STORE("s4", "0") STORE("s5", "0") TOKENS, "");
+    checked(REST THREE("s1", "s2", "s3", "0") STORE("s4", "0") TOKENS,
+            "node s1: shard 0 has 4 stores; a shard has 1, 3 or 5\n");
+    checked(REST THREE("s1", "s2", "s3", "0") THREE("s4", "s5", "s6", "0") TOKENS,
+            "node s1: shard 0 has 6 stores; a shard has 1, 3 or 5\n");
+    checked(REST STORE("s1", "1") THREE("s2", "s3", "s4", "0") TOKENS, ""); /* in any order, of any size each */
+    checked(REST STORE("s1", "0") STORE("s2", "1") STORE("s3", "1") TOKENS,
+            "node s2: shard 1 has 2 stores; a shard has 1, 3 or 5\n");
+    checked(REST STORE("s1", "0") THREE("s2", "s3", "s4", "2") TOKENS,
+            "node s2: shard 2, but no store has shard 1; shards are numbered 0, 1, 2 ...\n");
+    checked(REST STORE("s1", "4000") TOKENS, "node: no store has shard 0, which keeps the ring\n"
+                                             "node s1: shard 4000, but no store has shard 3999; "
+                                             "shards are numbered 0, 1, 2 ...\n");
+}
+
+static void stores_are_found_by_shard(void **state)
+{
+    (void)state;
+    mesh_conf *conf = mesh_conf_new();
+    mesh_peer stores[MESH_REPLICAS_MAX];
+    assert_int_equal(mesh_conf_shards(conf), 0);
+    assert_int_equal(load(conf, REST THREE("s1", "s2", "s3", "1") STORE("s0", "0") THREE("s4", "s5", "s6", "1")),
+                     MESH_OK);
+    assert_int_equal(mesh_conf_shards(conf), 2);
+    assert_int_equal(mesh_conf_stores(conf, 0, stores), 1);
+    assert_int_equal(stores[0], mesh_conf_find(conf, "s0"));
+    assert_int_equal(mesh_conf_stores(conf, 1, stores), MESH_REPLICAS_MAX); /* no more than there is room for */
+    assert_int_equal(stores[2], mesh_conf_find(conf, "s3"));
+    assert_int_equal(stores[4], mesh_conf_find(conf, "s5"));
+    assert_int_equal(mesh_conf_stores(conf, 2, stores), 0);
+    mesh_conf_destroy(&conf);
 }
 
 static void misspelt_variables_are_named(void **state)
@@ -362,6 +402,8 @@ int main(void)
         cmocka_unit_test(nodes_are_added_once),
         cmocka_unit_test(files_and_values_have_a_limit),
         cmocka_unit_test(a_cluster_is_looked_at_as_a_whole),
+        cmocka_unit_test(a_shard_has_one_three_or_five_stores),
+        cmocka_unit_test(stores_are_found_by_shard),
         cmocka_unit_test(misspelt_variables_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

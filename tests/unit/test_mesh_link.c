@@ -22,14 +22,16 @@
 #include "mesh/alloc.h"
 #include "mesh/link.h"
 #include "mesh/link_auth.h"
+#include "mesh/link_priv.h"
 #include "mesh/log.h"
 #include "tests/unit/capture.h"
 
 #define WAIT_MS 20000 /* a bound, never a delay */
 
-enum { EDGE1, EDGE2, ROUTER1, OPS, N_NODES };
-static const char *const names[N_NODES] = { "edge1", "edge2", "router1", "ops" };
-static const mesh_role roles[N_NODES] = { MESH_EDGE, MESH_EDGE, MESH_ROUTER, MESH_OPERATOR };
+enum { EDGE1, EDGE2, ROUTER1, OPS, STORE1, STORE2, STORE3, OTHER, N_NODES }; /* OTHER: of another shard */
+static const char *const names[N_NODES] = { "edge1", "edge2", "router1", "ops", "store1", "store2", "store3", "other" };
+static const mesh_role roles[N_NODES] = { MESH_EDGE,  MESH_EDGE,  MESH_ROUTER, MESH_OPERATOR,
+                                          MESH_STORE, MESH_STORE, MESH_STORE,  MESH_STORE };
 static char dir[] = "/tmp/parley-test-link-XXXXXX";
 static char public_keys[N_NODES][MESH_LINK_KEY_SIZE];
 static mesh_conf *conf; /* over tcp */
@@ -54,21 +56,6 @@ static void set(mesh_conf *c, const char *name, const char *value)
     assert_int_equal(mesh_conf_set(c, name, value), MESH_OK);
 }
 
-static void add_nodes(mesh_conf *c, const char *endpoint, bool keys)
-{
-    for (size_t i = 0; i < N_NODES; i++) {
-        mesh_node_conf n = { .role = roles[i] };
-        strcpy(n.name, names[i]);
-        if (i == ROUTER1) {
-            strcpy(n.endpoint, endpoint);
-        }
-        if (keys) {
-            strcpy(n.public_key, public_keys[i]);
-        }
-        assert_int_equal(mesh_conf_add_node(c, &n), MESH_OK);
-    }
-}
-
 static unsigned free_port(void)
 {
     int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -78,6 +65,26 @@ static unsigned free_port(void)
     assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &size), 0);
     close(fd);
     return ntohs(at.sin_port);
+}
+
+/* endpoint: of the router; stores have one of their own, only over tcp. */
+static void add_nodes(mesh_conf *c, const char *endpoint, bool keys)
+{
+    for (size_t i = 0; i < N_NODES; i++) {
+        mesh_node_conf n = { .role = roles[i], .shard = i == OTHER };
+        strcpy(n.name, names[i]);
+        if (i == ROUTER1) {
+            strcpy(n.endpoint, endpoint);
+        } else if (n.role == MESH_STORE && keys) {
+            snprintf(n.endpoint, sizeof n.endpoint, "tcp://127.0.0.1:%u", free_port());
+        } else if (n.role == MESH_STORE) {
+            snprintf(n.endpoint, sizeof n.endpoint, "%s-%s", endpoint, n.name);
+        }
+        if (keys) {
+            strcpy(n.public_key, public_keys[i]);
+        }
+        assert_int_equal(mesh_conf_add_node(c, &n), MESH_OK);
+    }
 }
 
 static mesh_conf *tcp_conf(void)
@@ -205,6 +212,7 @@ static uint64_t stat_of(const mesh_link *link, const char *row)
 #define REFUSED_NAME "parley_link_refused_total{node=\"n\",reason=\"name\"}"
 #define REFUSED_KEY "parley_link_refused_total{node=\"n\",reason=\"key\"}"
 #define REFUSED_CLUSTER "parley_link_refused_total{node=\"n\",reason=\"cluster\"}"
+#define REFUSED_VERSION "parley_link_refused_total{node=\"n\",reason=\"version\"}"
 #define REFUSED_LATE "parley_link_refused_total{node=\"n\",reason=\"late\"}"
 #define DROPPED_IN "parley_link_dropped_total{node=\"n\",way=\"in\"}"
 
@@ -224,19 +232,25 @@ static void *raw_dialer(const char *rid, const mesh_link_keys *keys)
     return s;
 }
 
-static void raw_hello(void *s, const char *name, uint64_t boot, const char *cluster)
+static void raw_hello_of(void *s, const char *name, uint64_t boot, const char *cluster, uint32_t min, uint32_t max)
 {
     Mesh__NodeHello hello = MESH__NODE_HELLO__INIT;
     hello.node = (char *)name;
     hello.role = "edge";
     hello.boot = boot;
     hello.cluster = (char *)cluster;
-    hello.min_version = hello.max_version = 1;
+    hello.min_version = min;
+    hello.max_version = max;
     MESH_MSG(msg, NODE_HELLO, node_hello, &hello);
     mesh_buf frame = { 0 };
     mesh_frame_put(&frame, &msg);
     assert_true(zmq_send(s, frame.data, frame.size, 0) >= 0);
     mesh_buf_fini(&frame);
+}
+
+static void raw_hello(void *s, const char *name, uint64_t boot, const char *cluster)
+{
+    raw_hello_of(s, name, boot, cluster, LINK_VERSION, LINK_VERSION);
 }
 
 static void raw_deliver(void *s, const char *tail, size_t tail_size)
@@ -431,6 +445,42 @@ static void another_cluster_is_refused(void **state)
     stop(&router);
 }
 
+/* Without a version that both speak there is no link, and both can say why; with one there is. */
+static void versions_must_meet(void **state)
+{
+    (void)state;
+    static node router, nobody;
+    static char log[16384], answer[4096];
+    capture c;
+    start(&router, conf, ROUTER1, 900);
+    mesh_link_keys keys;
+    own_keys(EDGE1, &keys);
+    void *s = raw_dialer("edge1.0000000000000064.1", &keys);
+    capture_start(&c);
+    mesh_log_level(MESH_WARN);
+    raw_hello_of(s, "edge1", 100, "parley", LINK_VERSION + 1, LINK_VERSION + 2);
+    TURN_UNTIL(&router, &nobody, stat_of(router.link, REFUSED_VERSION) == 1);
+    mesh_log_level(MESH_ERROR);
+    (void)capture_stop(&c, log, sizeof log);
+    assert_non_null(strstr(log, "event=hello_refused"));
+    assert_non_null(strstr(log, "it speaks versions 2 to 3 of node links and this node 1 to 1"));
+    assert_int_equal(router.ups, 0);
+    int size = -1;
+    TURN_UNTIL(&router, &nobody, (size = zmq_recv(s, answer, sizeof answer, ZMQ_DONTWAIT)) > 0);
+    mesh_frame_reader reader;
+    Mesh__Msg *msg;
+    mesh_arena *arena = mesh_arena_new();
+    assert_int_equal(mesh_frame_open(&reader, (mesh_slice){ (uint8_t *)answer, (size_t)size }), MESH_OK);
+    assert_int_equal(mesh_frame_next(&reader, arena, &msg, NULL), MESH_OK);
+    assert_int_equal(msg->body_case, MESH__MSG__BODY_NODE_HELLO); /* by which the other judges */
+    assert_int_equal(msg->node_hello->max_version, LINK_VERSION);
+    mesh_arena_destroy(&arena);
+    raw_hello_of(s, "edge1", 100, "parley", 0, LINK_VERSION + 1); /* older and newer at once */
+    TURN_UNTIL(&router, &nobody, router.ups == 1);
+    zmq_close(s);
+    stop(&router);
+}
+
 static void a_malformed_frame_is_counted_and_nothing_else(void **state)
 {
     (void)state;
@@ -517,6 +567,60 @@ static void a_lost_connection_is_noticed_at_once(void **state)
     stop(&edge);
 }
 
+static void stores_of_a_shard_have_one_link(void **state)
+{
+    (void)state;
+    static node first, second;
+    start(&first, conf, STORE1, 100);
+    start(&second, conf, STORE2, 200);
+    mesh_link_dial(first.link, STORE2);
+    TURN_UNTIL(&first, &second, first.ups == 1 && second.ups == 1);
+    assert_int_equal(first.last_up, STORE2);
+    assert_int_equal(second.last_up, STORE1);
+    assert_int_equal(second.last_boot, 100);
+    put_deliver(first.out, STORE2, 0);
+    put_deliver(second.out, STORE1, 0);
+    TURN_UNTIL(&first, &second, first.got == 1 && second.got == 1);
+    stop(&second); /* a store that comes back is dialed again */
+    TURN_UNTIL(&first, &second, first.downs == 1);
+    start(&second, conf, STORE2, 201);
+    TURN_UNTIL(&first, &second, first.ups == 2 && second.ups == 1);
+    assert_int_equal(first.last_boot, 201);
+    stop(&first);
+    stop(&second);
+}
+
+static void refused_store(mesh_peer from, mesh_peer to)
+{
+    static node dialer, listener;
+    start(&listener, conf, to, 900);
+    start(&dialer, conf, from, 100);
+    mesh_link_dial(dialer.link, to);
+    TURN_UNTIL(&dialer, &listener, stat_of(listener.link, REFUSED_NAME) > 0);
+    assert_int_equal(listener.ups + dialer.ups, 0);
+    stop(&dialer);
+    stop(&listener);
+}
+
+static void other_stores_may_not_dial(void **state)
+{
+    (void)state;
+    refused_store(STORE2, STORE1); /* of two, the later one waits */
+    refused_store(STORE3, STORE1);
+    refused_store(STORE1, OTHER); /* a store of another shard */
+    refused_store(OTHER, STORE3);
+    refused_store(STORE1, ROUTER1);
+    refused_store(EDGE1, STORE1);
+}
+
+static void put_order(mesh_out *out, mesh_peer to)
+{
+    Mesh__Operate operate = MESH__OPERATE__INIT;
+    operate.op = MESH__OPERATE_OP__OPERATE_DRAIN;
+    MESH_MSG(msg, OPERATE, operate, &operate);
+    mesh_out_put(out, to, &msg);
+}
+
 static void an_operator_may_only_ask(void **state)
 {
     (void)state;
@@ -534,7 +638,30 @@ static void an_operator_may_only_ask(void **state)
     assert_non_null(strstr(ops.text, "parley_link_peers_up{node=\"router1\"} 1\n"));
     assert_int_equal(router.got, 0);
     assert_int_equal(stat_of(router.link, "parley_link_denied_total{"), 1);
+    put_order(ops.out, ROUTER1);
+    TURN_UNTIL(&ops, &router, router.got == 1);
     stop(&ops);
+    stop(&router);
+}
+
+/* Only an operator orders, and a router an edge. */
+static void an_order_is_not_for_everybody(void **state)
+{
+    (void)state;
+    static node edge, router;
+    start(&router, conf, ROUTER1, 900);
+    start(&edge, conf, EDGE1, 300);
+    mesh_link_dial(edge.link, ROUTER1);
+    TURN_UNTIL(&edge, &router, edge.ups == 1 && router.ups == 1);
+    put_order(edge.out, ROUTER1);
+    put_deliver(edge.out, ROUTER1, 0);
+    TURN_UNTIL(&edge, &router, router.got == 1);
+    assert_int_equal(router.next, 1);
+    assert_int_equal(stat_of(router.link, "parley_link_denied_total{"), 1);
+    put_order(router.out, EDGE1);
+    TURN_UNTIL(&edge, &router, edge.got == 1);
+    assert_int_equal(stat_of(edge.link, "parley_link_denied_total{"), 0);
+    stop(&edge);
     stop(&router);
 }
 
@@ -781,11 +908,15 @@ int main(void)
         cmocka_unit_test(a_strangers_key_is_refused),
         cmocka_unit_test(a_known_key_cannot_take_anothers_name),
         cmocka_unit_test(another_cluster_is_refused),
+        cmocka_unit_test(versions_must_meet),
         cmocka_unit_test(a_malformed_frame_is_counted_and_nothing_else),
         cmocka_unit_test(a_late_hello_is_not_a_rebirth),
         cmocka_unit_test(a_silent_peer_goes_down_and_comes_back),
         cmocka_unit_test(a_lost_connection_is_noticed_at_once),
+        cmocka_unit_test(stores_of_a_shard_have_one_link),
+        cmocka_unit_test(other_stores_may_not_dial),
         cmocka_unit_test(an_operator_may_only_ask),
+        cmocka_unit_test(an_order_is_not_for_everybody),
         cmocka_unit_test(inproc_needs_no_keys),
         cmocka_unit_test(loops_lose_no_wake_up),
         cmocka_unit_test(loops_wake_when_they_must),

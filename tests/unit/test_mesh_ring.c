@@ -1,13 +1,17 @@
-/* mesh/ring.c: the same ring for everybody, few slots move, nothing older is taken. */
+/* mesh/ring.c: the same ring for everybody, few slots move, nothing older is taken. And who goes by its map of shards:
+ * store/leases.c makes the first, store/parcel.c splits by it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "mesh/ring.h"
+#include "store/leases.h"
+#include "store/parcel.h"
 
 #define ROUTERS 5
 
@@ -184,6 +188,10 @@ static void the_map_says_which_shard_stores_a_slot(void **state)
     range.shard = 1;
     range.last = MESH_SLOTS; /* there is no such slot */
     assert_int_equal(mesh_ring_set(ring, &from), MESH_MALFORMED);
+    range.last = 0;
+    range.shard = MESH_NODES_MAX; /* nor so many shards */
+    assert_int_equal(mesh_ring_set(ring, &from), MESH_MALFORMED);
+    range.shard = 1;
     assert_int_equal(mesh_ring_epoch(ring), 0);
     range.first = range.last = slot;
     assert_int_equal(mesh_ring_set(ring, &from), MESH_OK);
@@ -199,10 +207,131 @@ static void the_map_says_which_shard_stores_a_slot(void **state)
     mesh_conf_destroy(&conf);
 }
 
+/* Every slot is in one range, the ranges differ by one slot at most, and the ring that takes the map says the same. */
+static void an_even_map_gives_each_shard_its_part(void **state)
+{
+    (void)state;
+    mesh_conf *conf = conf_new(false);
+    mesh_ring *ring = mesh_ring_new(conf);
+    mesh_arena *arena = mesh_arena_new();
+    for (uint32_t shards = 1; shards <= 7; shards++) {
+        Mesh__RingSet set = MESH__RING_SET__INIT;
+        mesh_ring_even_map(shards, arena, &set);
+        assert_int_equal(set.n_map, shards);
+        uint32_t next = 0;
+        for (uint32_t i = 0; i < shards; i++) {
+            assert_int_equal(set.map[i]->first, next);
+            assert_int_equal(set.map[i]->shard, i);
+            next = set.map[i]->last + 1;
+            assert_in_range(next - set.map[i]->first, MESH_SLOTS / shards, MESH_SLOTS / shards + 1);
+        }
+        assert_int_equal(next, MESH_SLOTS);
+        Mesh__Ring from = MESH__RING__INIT;
+        from.epoch = shards;
+        from.map = set.map;
+        from.n_map = set.n_map;
+        assert_int_equal(mesh_ring_set(ring, &from), MESH_OK);
+        for (uint32_t i = 0; i < shards; i++) {
+            assert_int_equal(mesh_ring_shard(ring, (mesh_slot)set.map[i]->first), i);
+            assert_int_equal(mesh_ring_shard(ring, (mesh_slot)set.map[i]->last), i);
+        }
+    }
+    mesh_slot slot = mesh_id_slot(mesh_conf_hash_key(conf), "default/ann");
+    assert_int_equal(mesh_ring_slot(ring, "default/ann"), slot);
+    assert_int_equal(mesh_ring_shard_of(ring, "default/ann"), mesh_ring_shard(ring, slot));
+    mesh_arena_destroy(&arena);
+    mesh_ring_destroy(&ring);
+    mesh_conf_destroy(&conf);
+}
+
+/* The first RingSet of a cluster with several shards has the map; no other has: what is stored stays where it is. */
+static void only_the_first_ring_has_the_map(void **state)
+{
+    (void)state;
+    mesh_conf *conf = conf_new(false); /* two shards */
+    mesh_ring *ring = mesh_ring_new(conf);
+    mesh_arena *arena = mesh_arena_new();
+    store_leases *leases = store_leases_new(conf, ring);
+    mesh_time now = { 1000, 1000 };
+    Mesh__RingSet first;
+    Mesh__RingSet second;
+    Mesh__Lease lease = MESH__LEASE__INIT;
+    lease.router = (char *)"router1";
+    lease.boot = 7;
+    assert_int_equal(store_leases_renew(leases, mesh_conf_find(conf, "router1"), &lease, now), MESH_OK);
+    assert_true(store_leases_differ(leases, now, arena, &first));
+    assert_int_equal(first.n_map, 2);
+    assert_int_equal(first.map[1]->first, MESH_SLOTS / 2);
+    assert_int_equal(set(ring, 1, (int[]){ 1, 0 }), MESH_OK); /* a ring from before there were two */
+    lease.boot = 8;
+    assert_int_equal(store_leases_renew(leases, mesh_conf_find(conf, "router1"), &lease, now), MESH_OK);
+    assert_true(store_leases_differ(leases, now, arena, &second));
+    assert_int_equal(second.n_routers, 1);
+    assert_int_equal(second.n_map, 0);
+    store_leases_destroy(&leases);
+    mesh_arena_destroy(&arena);
+    mesh_ring_destroy(&ring);
+    mesh_conf_destroy(&conf);
+}
+
+/* Each (router, shard) gets a parcel of its own, and nobody is left out or in two. */
+static void parcels_are_of_one_router_and_one_shard(void **state)
+{
+    (void)state;
+    mesh_conf *conf = conf_new(false);
+    mesh_ring *ring = mesh_ring_new(conf);
+    mesh_arena *arena = mesh_arena_new();
+    store_splitter *splitter = store_splitter_new(ring, mesh_conf_nodes(conf), NULL);
+    char users[100][24];
+    uint32_t last = 0;
+    for (int round = 0; round < 2; round++) { /* first without a ring: nobody's, of shard 0 */
+        size_t n;
+        size_t seen = 0;
+        store_splitter_begin(splitter);
+        for (int i = 0; i < 100; i++) {
+            (void)snprintf(users[i], sizeof users[i], "default/user%02d", i);
+            store_splitter_add(splitter, users[i], 1, 0);
+        }
+        store_parcel **parcels = store_splitter_end(splitter, 10, &last, &n);
+        assert_int_equal(n, round == 0 ? 1 : 4);
+        for (size_t i = 0; i < n; i++) {
+            seen += parcels[i]->n;
+            for (size_t k = 0; k < parcels[i]->n; k++) {
+                assert_int_equal(mesh_ring_router_of(ring, parcels[i]->users[k].user), parcels[i]->peer);
+                assert_int_equal(mesh_ring_shard_of(ring, parcels[i]->users[k].user),
+                                 mesh_ring_shard_of(ring, parcels[i]->users[0].user));
+            }
+            free(parcels[i]);
+        }
+        free(parcels);
+        assert_int_equal(seen, 100);
+        Mesh__RingSet map = MESH__RING_SET__INIT;
+        Mesh__RingNode nodes[2] = { MESH__RING_NODE__INIT, MESH__RING_NODE__INIT };
+        Mesh__RingNode *routers[] = { &nodes[0], &nodes[1] };
+        nodes[0].name = (char *)"router1";
+        nodes[1].name = (char *)"router2";
+        mesh_ring_even_map(2, arena, &map);
+        Mesh__Ring from = MESH__RING__INIT;
+        from.epoch = 1 + (uint64_t)round;
+        from.map = map.map;
+        from.n_map = map.n_map;
+        from.routers = routers;
+        from.n_routers = 2;
+        assert_int_equal(mesh_ring_set(ring, &from), MESH_OK);
+    }
+    store_splitter_destroy(&splitter);
+    mesh_arena_destroy(&arena);
+    mesh_ring_destroy(&ring);
+    mesh_conf_destroy(&conf);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_map_says_which_shard_stores_a_slot),
+        cmocka_unit_test(an_even_map_gives_each_shard_its_part),
+        cmocka_unit_test(only_the_first_ring_has_the_map),
+        cmocka_unit_test(parcels_are_of_one_router_and_one_shard),
         cmocka_unit_test(an_empty_ring_owns_nothing),
         cmocka_unit_test(only_newer_rings_are_taken),
         cmocka_unit_test(everybody_computes_the_same_ring),

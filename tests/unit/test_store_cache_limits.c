@@ -186,7 +186,7 @@ static void save_user(cache *c, unsigned n)
 {
     store_user *user = get_user(c, n);
     store_key key;
-    store_key_inbox(&key, user->id, 41);
+    store_key_inbox(&key, user->slot, user->id, 41);
     store_rows_put(c->rows, &key, (mesh_slice){ (const uint8_t *)"x", 1 }, STORE_ROW_ONLY);
     user->head = 41;
     user->trimmed = 12;
@@ -242,7 +242,7 @@ static void so_many_users_are_kept(void **state)
 static void hot_key(store_key *key, unsigned n)
 {
     char chat[32];
-    store_key_user_chat(key, "default/ann", numbered(chat, "c", n));
+    store_key_user_chat(key, 7, "default/ann", numbered(chat, "c", n));
 }
 
 static void put_hot(store_rows *rows, unsigned n)
@@ -314,55 +314,13 @@ static void so_many_rows_are_hot(void **state)
     rig_destroy(r);
 }
 
-/* ---- the table under all of them ---- */
-
-typedef struct lru_item {
-    store_lru_node node;
-    unsigned key;
-} lru_item;
-
-static mesh_slice lru_key(const unsigned *key)
-{
-    return (mesh_slice){ (const uint8_t *)key, sizeof *key };
-}
-
-static void a_table_finds_what_it_has(void **state)
-{
-    (void)state;
-    enum { N = 50000 };
-    mesh_hash_key key = { { 1, 2, 3 } };
-    store_lru *lru = store_lru_new(&key);
-    lru_item *items = mesh_alloc(N * sizeof *items);
-    for (unsigned i = 0; i < N; i++) {
-        items[i].key = i;
-        assert_null(store_lru_find(lru, lru_key(&i)));
-        store_lru_put(lru, &items[i].node, lru_key(&items[i].key));
-        if (i % 3 == 2) {
-            store_lru_remove(lru, &items[i - 1].node);
-        }
-    }
-    assert_int_equal(store_lru_count(lru), N - N / 3);
-    for (unsigned i = 0; i < N; i++) {
-        assert_ptr_equal(store_lru_find(lru, lru_key(&i)), i % 3 == 1 && i + 1 < N ? NULL : &items[i].node);
-    }
-    for (unsigned i = 0; i < N; i++) { /* the oldest first: as they were found */
-        if (i % 3 != 1 || i + 1 == N) {
-            assert_ptr_equal(store_lru_oldest(lru), &items[i].node);
-            store_lru_remove(lru, &items[i].node);
-        }
-    }
-    assert_null(store_lru_oldest(lru));
-    assert_int_equal(store_lru_count(lru), 0);
-    store_lru_destroy(&lru);
-    free(items);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(so_many_chats_are_kept),    cmocka_unit_test(so_many_members_are_kept),
-        cmocka_unit_test(so_many_users_are_kept),    cmocka_unit_test(so_many_rows_are_hot),
-        cmocka_unit_test(a_table_finds_what_it_has),
+        cmocka_unit_test(so_many_chats_are_kept),
+        cmocka_unit_test(so_many_members_are_kept),
+        cmocka_unit_test(so_many_users_are_kept),
+        cmocka_unit_test(so_many_rows_are_hot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

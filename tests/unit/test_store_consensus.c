@@ -62,7 +62,14 @@ static mesh_err owner_open_as(owner *o, const char *cluster, uint64_t raft_id, c
     mesh_buf_fini(&value);
     o->handed = o->own = 0;
     o->now.mono += 10;
-    store_consensus_conf conf = { raft_id, cluster, "here", 1, o->trail };
+    store_replica self = { raft_id, "here" };
+    store_consensus_conf conf = { .raft_id = raft_id,
+                                  .cluster = cluster,
+                                  .address = "here",
+                                  .seed = 1,
+                                  .trail = o->trail,
+                                  .group = &self,
+                                  .n_group = 1 };
     return store_consensus_open(&conf, o->kv, o->applied, o->now, committed, o, &o->cons, why, 256);
 }
 

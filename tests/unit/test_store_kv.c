@@ -451,6 +451,77 @@ static void unreadable_row_ends_the_handle(void **state)
     }
 }
 
+/* One byte, in the middle of a table file: rows of that block are MESH_CORRUPT by every way of reading, others are
+ * right. */
+static void flipped_byte_in_a_table(void **state)
+{
+    (void)state;
+    const char *path = dir_named("byte");
+    char key[16], value[64];
+    store_kv *kv = open_ok(path);
+    for (int i = 0; i < 3000; i++) {
+        snprintf(key, sizeof key, "k%04d", i);
+        snprintf(value, sizeof value, "value %d and %u", i, (unsigned)i * 2654435761u);
+        (void)put(kv, key, value, true);
+    }
+    store_kv_close(&kv);
+    kv = open_ok(path); /* what the log holds goes into a table file */
+    store_kv_close(&kv);
+    shell("f=$(ls %s/*.ldb | tail -n 1); s=$(($(stat -c %%s $f) / 2)); b=$(od -An -tu1 -j $s -N1 $f); "
+          "printf \"\\\\$(printf %%o $((b ^ 16)))\" | dd of=$f bs=1 seek=$s conv=notrunc 2>/dev/null",
+          path);
+    kv = open_ok(path);
+    mesh_buf out = { 0 };
+    unsigned bad = 0, scanned = 0;
+    for (int i = 0; i < 3000; i++) {
+        snprintf(key, sizeof key, "k%04d", i);
+        snprintf(value, sizeof value, "value %d and %u", i, (unsigned)i * 2654435761u);
+        mesh_err err = store_kv_get(kv, text(key), &out);
+        bad += err == MESH_CORRUPT;
+        assert_true(err == MESH_CORRUPT || (err == MESH_OK && out.size == strlen(value)));
+        assert_true(err == MESH_CORRUPT || memcmp(out.data, value, out.size) == 0);
+    }
+    assert_true(bad > 0 && bad < 1000);
+    assert_int_equal(store_kv_error(kv), MESH_CORRUPT);
+    store_kv_close(&kv);
+    kv = open_ok(path);
+    store_kv_iter *it = store_kv_iter_new(kv, text("k"));
+    for (store_kv_iter_first(it); store_kv_iter_valid(it); store_kv_iter_next(it)) {
+        scanned++;
+    }
+    assert_true(scanned < 3000);
+    store_kv_iter_destroy(&it); /* who does not ask for the status is told by the handle */
+    assert_int_equal(store_kv_error(kv), MESH_CORRUPT);
+    store_kv_close(&kv);
+    mesh_buf_fini(&out);
+}
+
+static void quarantine_keeps_and_marks(void **state)
+{
+    (void)state;
+    const char *path = dir_named("aside");
+    char kept[512], why[256];
+    build_closed(path);
+    assert_false(store_kv_is_lost(path));
+    for (int i = 0; i < STORE_QUARANTINES_MAX; i++) { /* one and the same second */
+        assert_int_equal(store_kv_quarantine(path, "20260101T000000Z", kept, sizeof kept), MESH_OK);
+        assert_true(store_kv_is_lost(path));
+        store_kv *kv = open_ok(path);
+        expect(kv, "k199", NULL);
+        store_kv_close(&kv);
+    }
+    assert_int_equal(store_kv_quarantine(path, "20260101T000001Z", kept, sizeof kept), MESH_FULL);
+    store_kv *kv = open_ok(path);
+    store_kv_close(&kv);
+    snprintf(kept, sizeof kept, "%s.quarantine-20260101T000000Z", path);
+    assert_int_equal(store_kv_open(kept, &options, &kv, why, sizeof why), MESH_OK); /* as it was */
+    expect(kv, "k199", "some value of a row");
+    store_kv_close(&kv);
+    assert_int_equal(store_kv_regained(path), MESH_OK);
+    assert_false(store_kv_is_lost(path));
+    assert_int_equal(store_kv_regained(path), MESH_OK);
+}
+
 static int make_root(void **state)
 {
     (void)state;
@@ -487,6 +558,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(flipped_bit_is_refused_with_file_and_offset),
         cmocka_unit_test(missing_files_are_refused),
         cmocka_unit_test(unreadable_row_ends_the_handle),
+        cmocka_unit_test(flipped_byte_in_a_table),
+        cmocka_unit_test(quarantine_keeps_and_marks),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -17,8 +17,11 @@
 #include "store/consensus.h"
 #include "store/key.h"
 #include "store/salvage.h"
+#include "tests/unit/salvage_group.h"
 
 #define MESSAGES 40
+#define ROOM_SLOT 77 /* any: a salvage goes by what the keys say */
+#define BOB_SLOT 4000
 
 static char root[64];
 static char log_file[512]; /* of the image, while it stands at image() */
@@ -63,18 +66,18 @@ static void put_message(store_kv_batch *batch, uint64_t index, uint64_t seq)
     entry.seq = seq;
     entry.body.data = (uint8_t *)body;
     entry.body.len = sizeof body;
-    store_key_entry(&key, "default/room", seq);
+    store_key_entry(&key, ROOM_SLOT, "default/room", seq);
     pack(batch, &key, &entry);
-    store_key_inbox(&key, "default/bob", seq);
+    store_key_inbox(&key, BOB_SLOT, "default/bob", seq);
     pack(batch, &key, &entry);
     Store__DedupeRow dedupe = STORE__DEDUPE_ROW__INIT;
     dedupe.seq = seq;
     snprintf(cmid, sizeof cmid, "m%d", (int)seq);
-    store_key_dedupe(&key, "default/room", "default/ann", cmid);
+    store_key_dedupe(&key, ROOM_SLOT, "default/room", "default/ann", cmid);
     pack(batch, &key, &dedupe);
     Store__UserChatRow user_chat = STORE__USER_CHAT_ROW__INIT;
     user_chat.last_seq = user_chat.inbox_seq = seq;
-    store_key_user_chat(&key, "default/bob", "default/room");
+    store_key_user_chat(&key, BOB_SLOT, "default/bob", "default/room");
     pack(batch, &key, &user_chat);
     Store__AppliedRow applied = STORE__APPLIED_ROW__INIT;
     applied.index = index;
@@ -124,7 +127,10 @@ static const char *image(int n)
     char why[512] = "";
     writer w = { .batch = store_kv_batch_new() };
     store_consensus *cons = NULL;
-    store_consensus_conf conf = { 7, "c", "here", 1, 0 };
+    store_replica self = { 7, "here" };
+    store_consensus_conf conf = {
+        .raft_id = 7, .cluster = "c", .address = "here", .seed = 1, .group = &self, .n_group = 1
+    };
     mesh_time now = { 1000, 0 };
     shell("rm -rf %s %s", path, at_root("to"));
     assert_int_equal(open_at(path, &w.kv, why), MESH_OK);
@@ -210,7 +216,7 @@ static void expect_messages(const char *path, uint64_t n)
         fail_msg("%s", why);
     }
     for (uint64_t seq = 1; seq <= n + 1; seq++) {
-        store_key_entry(&key, "default/room", seq);
+        store_key_entry(&key, ROOM_SLOT, "default/room", seq);
         assert_int_equal(store_kv_get(kv, store_key_slice(&key), &value), seq <= n ? MESH_OK : MESH_NOT_FOUND);
     }
     mesh_buf_fini(&value);
@@ -434,18 +440,18 @@ static void lose_rows(store_kv_batch *batch)
 {
     store_key key;
     for (uint64_t seq = 7; seq <= 9; seq++) {
-        store_key_entry(&key, "default/room", seq);
+        store_key_entry(&key, ROOM_SLOT, "default/room", seq);
         store_kv_batch_delete(batch, store_key_slice(&key));
     }
-    store_key_entry(&key, "default/room", 1);
+    store_key_entry(&key, ROOM_SLOT, "default/room", 1);
     store_kv_batch_delete(batch, store_key_slice(&key));
-    store_key_entry(&key, "default/room", MESSAGES);
+    store_key_entry(&key, ROOM_SLOT, "default/room", MESSAGES);
     store_kv_batch_delete(batch, store_key_slice(&key));
-    store_key_inbox(&key, "default/bob", 3);
+    store_key_inbox(&key, BOB_SLOT, "default/bob", 3);
     store_kv_batch_delete(batch, store_key_slice(&key));
     Store__DeviceRow device = STORE__DEVICE_ROW__INIT;
     device.cursor = MESSAGES + 2;
-    store_key_device(&key, "default/bob", "phone");
+    store_key_device(&key, BOB_SLOT, "default/bob", "phone");
     pack(batch, &key, &device);
     Store__OutboxItem item = STORE__OUTBOX_ITEM__INIT;
     Store__OutboxItem *items[] = { &item };
@@ -458,7 +464,7 @@ static void lose_rows(store_kv_batch *batch)
     pack(batch, &key, &outbox);
     Store__UserChatRow elsewhere = STORE__USER_CHAT_ROW__INIT; /* a chat of another shard: cannot be judged here */
     elsewhere.last_seq = 1000;
-    store_key_user_chat(&key, "default/bob", "default/far");
+    store_key_user_chat(&key, BOB_SLOT, "default/bob", "default/far");
     pack(batch, &key, &elsewhere);
 }
 
@@ -496,10 +502,10 @@ static void trim_inbox(store_kv_batch *batch)
     store_key key;
     Store__UserRow user = STORE__USER_ROW__INIT;
     user.trimmed = 10;
-    store_key_user(&key, "default/bob");
+    store_key_user(&key, BOB_SLOT, "default/bob");
     pack(batch, &key, &user);
     for (uint64_t seq = 1; seq <= 10; seq++) {
-        store_key_inbox(&key, "default/bob", seq);
+        store_key_inbox(&key, BOB_SLOT, "default/bob", seq);
         store_kv_batch_delete(batch, store_key_slice(&key));
     }
 }
@@ -612,6 +618,248 @@ static void a_copy_that_takes_over_has_a_new_era(void **state)
     assert_non_null(strstr(why, "no store"));
 }
 
+/* ---- a replica of a group of several ---- */
+
+#define SAID 5 /* messages that were acked */
+
+static store_salvage_replica replica;
+
+static mesh_err salvage_replica(const char *from, bool cut)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *report = open_memstream(&text, &size);
+    shell("rm -rf %s; cd %s && cksum * > %s", at_root("to"), from, at_root("before"));
+    replica.from = from;
+    replica.cut = cut;
+    replica.report = report;
+    mesh_err err = store_salvage_run(from, at_root("to"), store_salvage_replay_replica, &replica, NULL, report);
+    shell("cd %s && cksum * | cmp - %s", from, at_root("before"));
+    fclose(report);
+    snprintf(said, sizeof said, "%s", text);
+    free(text);
+    return err;
+}
+
+/* The state machine's rows, but the era, into hex lines. */
+static char *rows_of(const char *path)
+{
+    char why[512] = "", *text = NULL;
+    size_t size = 0;
+    store_kv *kv = NULL;
+    FILE *out = open_memstream(&text, &size);
+    store_key shard;
+    store_key_shard(&shard);
+    assert_int_equal(open_at(path, &kv, why), MESH_OK);
+    store_kv_iter *it = store_kv_iter_new(kv, (mesh_slice){ NULL, 0 });
+    for (store_kv_iter_first(it); store_kv_iter_valid(it); store_kv_iter_next(it)) {
+        mesh_slice key = store_kv_iter_key(it), value = store_kv_iter_value(it);
+        if (key.data[0] == 0 || key.data[0] == store_key_slice(&shard).data[0]) {
+            continue;
+        }
+        for (size_t i = 0; i < key.size; i++) {
+            fprintf(out, "%02x", key.data[i]);
+        }
+        fputc('=', out);
+        for (size_t i = 0; i < value.size; i++) {
+            fprintf(out, "%02x", value.data[i]);
+        }
+        fputc('\n', out);
+    }
+    assert_int_equal(store_kv_iter_status(it), MESH_OK);
+    store_kv_iter_destroy(&it);
+    store_kv_close(&kv);
+    fclose(out);
+    return text;
+}
+
+static void expect_same_rows(const char *a, const char *b)
+{
+    char *of_a = rows_of(a), *of_b = rows_of(b);
+    assert_string_equal(of_a, of_b);
+    free(of_a);
+    free(of_b);
+}
+
+/* Of the one chat there is. */
+static unsigned messages_in(const char *path)
+{
+    char why[512] = "";
+    unsigned n = 0;
+    store_kv *kv = NULL;
+    store_key key;
+    mesh_slice entries;
+    assert_int_equal(open_at(path, &kv, why), MESH_OK);
+    store_key_entry(&key, 0, "x", 1);
+    entries = (mesh_slice){ store_key_slice(&key).data, 1 };
+    store_kv_iter *it = store_kv_iter_new(kv, entries);
+    for (store_kv_iter_first(it); store_kv_iter_valid(it); store_kv_iter_next(it)) {
+        n++;
+    }
+    store_kv_iter_destroy(&it);
+    store_kv_close(&kv);
+    return n;
+}
+
+static char *store_at(size_t i)
+{
+    static char paths[TRIO][160];
+    snprintf(paths[i], sizeof paths[i], "%s/group/store%zu", root, i + 1);
+    return paths[i];
+}
+
+/* Three replicas with SAID messages, all applied on all. */
+static trio *make_trio(void)
+{
+    shell("rm -rf %s && mkdir %s", at_root("group"), at_root("group"));
+    trio *t = trio_new(at_root("group"));
+    for (size_t i = 0; i < TRIO; i++) {
+        trio_start(t, i);
+    }
+    trio_settle(t);
+    for (unsigned i = 0; i < SAID; i++) {
+        trio_say_acked(t);
+    }
+    trio_settle(t);
+    replica = (store_salvage_replica){ .conf = t->conf };
+    return t;
+}
+
+static void stop_all(trio *t)
+{
+    for (size_t i = 0; i < TRIO; i++) {
+        trio_stop(t, i);
+    }
+}
+
+/* The copy takes its store's place, the others begin empty: all three vote again and have the same rows. */
+static void rejoin(trio *t, size_t place)
+{
+    char *before = rows_of(at_root("to"));
+    shell("rm -rf %s/store*; mv %s %s", at_root("group"), at_root("to"), store_at(place));
+    trio_start(t, place);
+    for (unsigned turn = 0; turn < TRIO_TURNS && trio_leader(t) != place; turn++) {
+        trio_turn(t);
+    }
+    assert_int_equal(trio_leader(t), place); /* alone */
+    assert_int_equal(trio_stat(t, place, STORE_M_VOTERS), 1);
+    for (size_t i = 0; i < TRIO; i++) {
+        if (i != place) {
+            trio_start(t, i);
+        }
+    }
+    trio_settle(t);
+    stop_all(t);
+    for (size_t i = 0; i < TRIO; i++) {
+        char *after = rows_of(store_at(i));
+        assert_string_equal(before, after);
+        free(after);
+    }
+    free(before);
+}
+
+static void a_replica_becomes_a_group_of_one(void **state)
+{
+    (void)state;
+    trio *t = make_trio();
+    size_t follower = (trio_leader(t) + 1) % TRIO;
+    char name[32];
+    stop_all(t);
+    assert_int_equal(messages_in(store_at(follower)), SAID);
+    for (size_t i = 0; i < TRIO; i++) {
+        assert_int_equal(salvage_replica(store_at(i), false), MESH_OK);
+        snprintf(name, sizeof name, "replica: store%zu, one of 3 ", i + 1);
+        expect_said(name);
+        expect_said("unproven: 0 entries of the log that may or may not have been committed\n");
+        snprintf(name, sizeof name, "group of one voter, store%zu,", i + 1);
+        expect_said(name);
+        expect_said(" 0 missing\n");
+        expect_same_rows(at_root("to"), store_at(follower));
+    }
+    assert_int_equal(salvage_replica(store_at(follower), true), MESH_OK);
+    expect_same_rows(at_root("to"), store_at(follower));
+    rejoin(t, follower);
+    trio_destroy(t);
+}
+
+/* A follower has entries that the leader never heard it has: whether they are committed nobody can say. */
+static void what_is_not_proven_is_kept_or_cut(void **state)
+{
+    (void)state;
+    trio *t = make_trio();
+    size_t leader = trio_leader(t), follower = (leader + 1) % TRIO, other = (leader + 2) % TRIO;
+    trio_stop(t, other);
+    t->deaf[follower][leader] = true;
+    uint64_t last = trio_stat(t, leader, STORE_M_LAST), corr = 0;
+    for (unsigned i = 0; i < 2; i++) { /* an entry each */
+        corr = trio_say(t, leader);
+        trio_turn(t);
+        trio_turn(t);
+    }
+    assert_int_equal(trio_stat(t, follower, STORE_M_LAST), last + 2);
+    assert_true(t->answered != corr);
+    trio_stop(t, leader);
+    trio_stop(t, follower);
+    expect_same_rows(store_at(follower), store_at(other));
+
+    assert_int_equal(salvage_replica(store_at(follower), true), MESH_OK);
+    expect_said("unproven: 2 entries of the log that may or may not have been committed: cut\n");
+    assert_int_equal(messages_in(at_root("to")), SAID);
+    expect_same_rows(at_root("to"), store_at(other));
+    assert_int_equal(salvage_replica(store_at(follower), false), MESH_OK);
+    expect_said("unproven: 2 entries of the log that may or may not have been committed: applied\n");
+    expect_said(" 0 missing\n");
+    assert_int_equal(messages_in(at_root("to")), SAID + 2);
+    t->deaf[follower][leader] = false;
+    rejoin(t, follower);
+    trio_destroy(t);
+}
+
+/* Only what consensus has: a machine went down before it wrote any row. The last configurations prove what was before.
+ */
+static void rows_come_from_the_log(void **state)
+{
+    (void)state;
+    trio *t = make_trio();
+    size_t leader = trio_leader(t);
+    stop_all(t);
+    char why[512] = "";
+    store_kv *from = NULL, *to = NULL;
+    store_kv_batch *batch = store_kv_batch_new();
+    store_key applied;
+    store_key_applied(&applied);
+    shell("rm -rf %s", at_root("store9.quarantine-then"));
+    assert_int_equal(open_at(store_at(leader), &from, why), MESH_OK);
+    assert_int_equal(open_at(at_root("store9.quarantine-then"), &to, why), MESH_OK);
+    store_kv_iter *it = store_kv_iter_new(from, (mesh_slice){ (const uint8_t *)"", 1 });
+    for (store_kv_iter_first(it); store_kv_iter_valid(it); store_kv_iter_next(it)) {
+        store_kv_batch_put(batch, store_kv_iter_key(it), store_kv_iter_value(it));
+    }
+    store_kv_iter_destroy(&it);
+    store_kv_batch_delete(batch, store_key_slice(&applied));
+    assert_int_equal(store_kv_wait(to, store_kv_write(to, batch, true)), MESH_OK);
+    store_kv_batch_destroy(&batch);
+    store_kv_close(&from);
+    store_kv_close(&to);
+
+    assert_int_equal(salvage_replica(at_root("store9.quarantine-then"), false), MESH_OK);
+    expect_same_rows(at_root("to"), store_at(leader));
+    expect_said("applied: ");
+    expect_said(": applied\n");
+    assert_int_equal(salvage_replica(at_root("store9.quarantine-then"), true), MESH_OK);
+    expect_said("applied: ");
+    expect_said(": cut\n");
+    assert_int_equal(messages_in(at_root("to")), 0);
+
+    replica.node = "store7";
+    assert_int_equal(salvage_replica(store_at(leader), false), MESH_MALFORMED);
+    expect_said("the config has no store store7");
+    replica.node = leader == 2 ? "store1" : "store3"; /* another place of the same shard */
+    assert_int_equal(salvage_replica(store_at(leader), false), MESH_OK);
+    expect_said(leader == 2 ? "group of one voter, store1," : "group of one voter, store3,");
+    trio_destroy(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -626,6 +874,9 @@ int main(void)
         cmocka_unit_test(log_hole_and_trimmed_inbox),
         cmocka_unit_test(replay_is_asked),
         cmocka_unit_test(a_copy_that_takes_over_has_a_new_era),
+        cmocka_unit_test(a_replica_becomes_a_group_of_one),
+        cmocka_unit_test(what_is_not_proven_is_kept_or_cut),
+        cmocka_unit_test(rows_come_from_the_log),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -189,7 +189,7 @@ static void seed_former_members(rig *r, const char *chat, size_t n)
         char user[32];
         snprintf(user, sizeof user, "default/f%05zu", i);
         store_key key;
-        store_key_member(&key, chat, user);
+        store_key_member(&key, mesh_id_slot(mesh_conf_hash_key(r->conf), chat), chat, user);
         write_row(r, &key, &member);
     }
 }
@@ -344,7 +344,7 @@ static unsigned report_of(rig *r, uint64_t n, uint64_t *missing)
     Store__DeviceRow device = STORE__DEVICE_ROW__INIT;
     store_key key;
     device.cursor = n;
-    store_key_device(&key, "default/zoe", "phone");
+    store_key_device(&key, mesh_id_slot(mesh_conf_hash_key(r->conf), "default/zoe"), "default/zoe", "phone");
     write_row(r, &key, &device);
     FILE *report = tmpfile();
     assert_non_null(report);

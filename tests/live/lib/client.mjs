@@ -13,11 +13,13 @@ const BACKOFF_CAP_MS = 10000;
 
 export class Client {
   // recorder: told of every ack before anything else happens with it.
-  constructor(cluster, user, { device = 'd1', name, recorder, cursor } = {}) {
-    Object.assign(this, { cluster, user, device, recorder, cursor });
+  // patient: what is refused for now (`later`) is sent again as well.
+  constructor(cluster, user, { device = 'd1', name, recorder, cursor, patient = false } = {}) {
+    Object.assign(this, { cluster, user, device, recorder, cursor, patient });
     this.token = cluster.token(user, { name });
     this.entries = [];
-    this.pending = new Map(); // request id -> { text, done, fail, timer }
+    this.pending = new Map(); // request id -> { text, done, fail, timer, begin, story }
+    this.slowest = { took: 0, story: [] }; // of the requests that were answered; story: what happened to it, with the ms since its begin
     this.nextId = 1;
     this.tries = 0;
     this.state = 'new'; // waiting, connecting, ready, stopped
@@ -57,7 +59,7 @@ export class Client {
     const id = this.nextId++;
     const text = JSON.stringify({ type, id, ...fields });
     return new Promise((done, fail) => {
-      this.pending.set(id, { text, done, fail, type });
+      this.pending.set(id, { text, done, fail, type, begin: now(), story: [] });
       this.sendPending(id);
     });
   }
@@ -72,6 +74,7 @@ export class Client {
     if (!p || this.state !== 'ready') return;
     clearTimeout(p.timer);
     this.connection.send(p.text);
+    this.note(p, `to ${this.node}`);
     p.timer = setTimeout(() => this.pending.has(id) && this.lost('no answer'), ANSWER_MS);
   }
 
@@ -81,7 +84,8 @@ export class Client {
     clearTimeout(p.timer);
     if (event.type === 'error') {
       this.seen.errors.push(event.name);
-      if (event.retry === 'same') {
+      this.note(p, event.name);
+      if (event.retry === 'same' || (this.patient && event.retry === 'later')) {
         p.timer = setTimeout(() => this.sendPending(event.id), event.after_ms + Math.random() * event.after_ms);
         return;
       }
@@ -89,9 +93,15 @@ export class Client {
       p.fail(Object.assign(new Error(`${p.type}: ${event.name}: ${event.message}`), { event }));
       return;
     }
-    if (event.type === 'ack') this.recorder?.acked(event, this.user);
+    if (event.type === 'ack') this.recorder?.acked(event, this.user, p.text);
     this.pending.delete(event.id);
+    const took = now() - p.begin;
+    if (took > this.slowest.took) this.slowest = { took, story: p.story };
     p.done(event);
+  }
+
+  note(p, what) {
+    p.story.push(`${Math.round(now() - p.begin)} ${what}`);
   }
 
   // ---- the connection ----
@@ -101,10 +111,11 @@ export class Client {
     this.seen.connects++;
     this.heard = now();
     this.connection?.drop();
-    const connection = new Connection(this.cluster.port, {
+    const connection = new Connection(this.cluster.address(this), {
       open: () => {
         const cursor = this.cursor && { cursor: this.cursor };
-        connection.send(JSON.stringify({ type: 'hello', id: this.nextId++, token: this.token, device: this.device, ...cursor }));
+        this.attempt = Math.max(Date.now(), (this.attempt ?? 0) + 1);
+        connection.send(JSON.stringify({ type: 'hello', id: this.nextId++, token: this.token, device: this.device, attempt: this.attempt, ...cursor }));
       },
       text: (text) => {
         for (const line of text.split('\n')) if (line && this.connection === connection) this.event(JSON.parse(line));
@@ -117,6 +128,7 @@ export class Client {
   lost(code) {
     if (this.state === 'stopped') return;
     this.seen.closes.push(code);
+    for (const p of this.pending.values()) this.note(p, `lost: ${code}`);
     this.connection.drop();
     if (code >= 4000 && code < 4100) return this.stop();
     this.state = 'waiting';

@@ -70,27 +70,27 @@ export function run(command, args, options) {
 
 export class Cluster {
   // env: per node name, or `all`: settings like { STORE_FREE_MIN_MIB: 0 }.
-  static async make({ edges = 2, routers = 2, env = {} } = {}) {
-    const c = new Cluster();
+  static async make({ edges = 2, routers = 2, shards = 1, replicas = 1, env = {} } = {}) {
+    const c = new this();
     c.data = mkdtempSync(join(tmpdir(), 'parley-live-'));
     directories.add(c.data);
-    c.port = await freePort(routers + 2);
+    c.port = await freePort(routers + shards * replicas + 1);
     c.env = env;
     c.nodes = {}; // name -> { role, child }
     c.wrap = {}; // name -> command before the binary
     c.exits = []; // of nodes that ended when nobody killed them
-    execFileSync(parley, ['init', '--data', c.data, '--edges', edges, '--routers', routers, '--port', c.port]);
+    execFileSync(parley, ['init', '--data', c.data, '--edges', edges, '--routers', routers, '--shards', shards, '--replicas', replicas, '--port', c.port]);
     mkdirSync(join(c.data, 'log'));
     for (const line of execFileSync(parley, ['config', 'nodes', join(c.data, 'cluster.conf')], { encoding: 'utf8' }).split('\n')) {
-      const [name, role] = line.trim().split(/\s+/);
-      if (['store', 'router', 'edge'].includes(role)) c.nodes[name] = { role, child: null };
+      const [name, role, , shard] = line.trim().split(/\s+/);
+      if (['store', 'router', 'edge'].includes(role)) c.nodes[name] = { role, child: null, ...(role === 'store' && { shard: Number(shard) }) };
     }
     return c;
   }
 
   // A running one: a message has gone through it. Call stop in the test's after.
   static async up(options) {
-    const c = await Cluster.make(options);
+    const c = await this.make(options);
     try {
       for (const name of c.names()) c.start(name);
       await c.wait();
@@ -129,11 +129,22 @@ export class Cluster {
     return child;
   }
 
+  // Where a client connects: to any edge, they share a port here.
+  address() {
+    return { host: '127.0.0.1', port: this.port };
+  }
+
   // One message from and to a user of its own.
   async wait() {
-    const child = run(parley, ['wait', '--data', this.data, '--port', this.port, '--limit', 30], { stdio: ['ignore', 'ignore', 'inherit'] });
+    const { host, port } = this.address();
+    const child = run(parley, ['wait', '--data', this.data, '--url', `ws://${host}:${port}/v1/ws`, '--limit', 30], { stdio: ['ignore', 'ignore', 'inherit'] });
     const { code } = await child.ended;
     if (code !== 0) throw new Error(`no message went through the cluster\n${this.tails()}`);
+  }
+
+  // A signal that ends nothing: SIGSTOP, SIGCONT.
+  signal(name, what) {
+    signal(this.nodes[name].child, what);
   }
 
   // kill -9. Resolves when it is gone.
@@ -167,6 +178,15 @@ export class Cluster {
     return Promise.race([ended, late]).finally(() => clearTimeout(timer));
   }
 
+  // Does this store lead its shard, as far as the logs say? Of several that say so the highest term does.
+  leads(name) {
+    const { shard } = this.nodes[name];
+    if (shard === undefined) return false;
+    const term = (store) => Number([...this.log(store).matchAll(/ event=leading shard=\d+ term=(\d+)/g)].at(-1)?.[1] ?? 0);
+    const terms = this.names('store').filter((store) => this.nodes[store].shard === shard).map(term);
+    return term(name) > 0 && term(name) === Math.max(...terms);
+  }
+
   logFile(name) {
     return join(this.data, 'log', `${name}.log`);
   }
@@ -198,7 +218,8 @@ export class Cluster {
   }
 
   // Ends every node. Unless quiet: each must leave with 0, nothing must have ended by itself or been found by a sanitizer.
-  async stop({ quiet = false } = {}) {
+  // keep: the data stays until the process ends or stop is called again.
+  async stop({ quiet = false, keep = false } = {}) {
     const bad = [];
     for (const role of ['edge', 'router', 'store']) {
       await Promise.all(this.names(role).filter((name) => this.nodes[name].child).map(async (name) => {
@@ -212,8 +233,10 @@ export class Cluster {
       if (found) bad.push(`${name}: ${found[0]}`);
     }
     const tails = bad.length > 0 ? this.names().map((name) => this.tail(name, 60)).join('') : '';
-    rmSync(this.data, { recursive: true, force: true });
-    directories.delete(this.data);
+    if (!keep) {
+      rmSync(this.data, { recursive: true, force: true });
+      directories.delete(this.data);
+    }
     if (!quiet) assert.ok(bad.length === 0, `${bad.join('\n')}\n${tails}`);
   }
 }

@@ -4,14 +4,14 @@ import { OP, frame, handshake } from './ws.mjs';
 
 export class Connection {
   // handler: { open(), text(string), close(code) }, each once at most but text; code null: the socket just ended.
-  constructor(port, handler) {
+  constructor({ host, port }, handler) {
     this.handler = handler;
     this.buffer = Buffer.alloc(0);
     this.pieces = [];
     this.open = false;
     this.closed = false;
-    this.socket = connect({ port, host: '127.0.0.1', noDelay: true });
-    this.socket.on('connect', () => this.socket.write(handshake(`127.0.0.1:${port}`)));
+    this.socket = connect({ port, host, noDelay: true });
+    this.socket.on('connect', () => this.socket.write(handshake(`${host}:${port}`)));
     this.socket.on('data', (chunk) => this.take(chunk));
     this.socket.on('error', () => {});
     this.socket.on('close', () => this.finish(null));

@@ -6,19 +6,20 @@ import assert from 'node:assert/strict';
 
 export class Load {
   // users: how many people; devices: devices of each, the n-th of people[i] for i < devices.length is devices[i] (default 1).
-  static async start(cluster, { users = 4, devices = [], seed = 1, pause = 40 } = {}) {
+  static async start(cluster, { users = 4, devices = [], seed = 1, pause = 40, patient = false, recorder = new Recorder(cluster.data) } = {}) {
     const load = new Load();
     load.cluster = cluster;
-    load.recorder = new Recorder(cluster.data);
+    load.recorder = recorder;
     load.random = random(seed);
     load.pause = pause;
     load.people = Array.from({ length: users }, (_, i) => `u${i}`);
     load.members = {}; // chat -> its users
     load.sent = 0;
     load.slow = []; // { what, from, took }: sends and deliveries with their times
-    load.recorder.delivered = (event, client) => load.delivered(event, client);
+    const also = recorder.delivered?.bind(recorder);
+    recorder.delivered = (event, client) => (also?.(event, client), load.delivered(event));
     load.clients = load.people.flatMap((user, i) =>
-      Array.from({ length: devices[i] ?? 1 }, (_, d) => new Client(cluster, user, { device: `d${d}`, recorder: load.recorder })));
+      Array.from({ length: devices[i] ?? 1 }, (_, d) => new Client(cluster, user, { device: `d${d}`, recorder: load.recorder, patient })));
     await Promise.all(load.clients.map((client) => client.start()));
     const [first, ...others] = load.people;
     const made = await load.of(first).request('chat.create', { client_msg_id: 'make-the-group', kind: 'group', name: 'all', members: others });
@@ -65,19 +66,27 @@ export class Load {
     return Math.round(Math.max(0, ...this.slow.filter((s) => s.what === what && s.from < to && s.from + s.took > from).map((s) => s.took)));
   }
 
-  // No new messages; every one on its way gets its ack, every device everything.
+  // No new messages; every one on its way gets its ack, every device everything. Gives the ms both took.
   async settle(ms = 60000) {
     this.talking = false;
+    const begin = now();
     const tell = () => this.describe();
     await until('every send is answered', () => this.failed || this.clients.every((c) => c.pending.size === 0), ms, tell);
     if (this.failed) throw this.failed;
     await this.running;
+    const answered = Math.round(now() - begin);
     const heads = new Map();
     for (const { chat, seq } of this.recorder.rows()) heads.set(chat, Math.max(heads.get(chat) ?? 0, seq));
-    const missing = () => this.clients.flatMap((client) => [...heads].filter(([chat, head]) =>
-      this.members[chat].includes(client.user) && client.entries.filter((e) => e.chat === chat).length < head).map(([chat]) => `${client.user}/${client.device} ${chat}`));
+    const missing = () => this.clients.flatMap((client) => {
+      const got = new Map();
+      for (const { chat } of client.entries) got.set(chat, (got.get(chat) ?? 0) + 1);
+      return [...heads].filter(([chat, head]) => this.members[chat].includes(client.user) && (got.get(chat) ?? 0) < head)
+        .map(([chat, head]) => `${client.user}/${client.device} ${chat}: ${got.get(chat) ?? 0} of ${head}`);
+    });
     await until('every device has everything', () => missing().length === 0, ms, () => `${missing().join('\n')}\n${tell()}`);
+    const complete = Math.round(now() - begin);
     await sleep(300); // what comes twice would come now
+    return { answered, complete };
   }
 
   // History against the acks, devices against history.

@@ -1,0 +1,485 @@
+#include "client/view.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/metrics.h"
+#include "mesh/alloc.h"
+
+#define PROBLEM_SIZE 160
+#define PROBLEMS_MAX 1024 /* at most four of a node */
+
+struct client_view {
+    const mesh_conf *conf;
+    size_t n_nodes, n_shards, n_problems, n_serious;
+    bool others; /* some node runs with another config */
+    client_node_view *nodes;
+    client_shard_view *shards;
+    uint64_t epoch; /* of shard 0's leader */
+    uint32_t map[MESH_SLOTS];
+    char (*problems)[PROBLEM_SIZE];
+};
+
+/* ---- reading ---- */
+
+static void read_node(client_node_view *n, const char *text, const char *sum)
+{
+    char config[16];
+    const char *at = text;
+    client_sample sample;
+    n->up = text != NULL;
+    if (client_metrics_next(&at, "parley_build_info", &sample)) {
+        (void)client_metrics_label(&sample, "version", n->version, sizeof n->version);
+        n->other = strcmp(client_metrics_label(&sample, "config", config, sizeof config), sum) != 0;
+    }
+    n->uptime_s = client_metrics_sum(text, "parley_uptime_seconds", NULL);
+    n->started_ms = client_metrics_sum(text, "parley_start_time_ms", NULL);
+    static const char *const epochs[MESH_ROLES] = { [MESH_EDGE] = "parley_edge_ring_epoch",
+                                                    [MESH_ROUTER] = "parley_router_ring_epoch",
+                                                    [MESH_STORE] = "parley_store_ring_epoch" };
+    n->epoch = epochs[n->node->role] != NULL ? client_metrics_sum(text, epochs[n->node->role], NULL) : 0;
+    if (n->node->role == MESH_STORE) {
+        n->leader = client_metrics_sum(text, "parley_store_leader", NULL) != 0;
+        n->open = client_metrics_sum(text, "parley_store_open", NULL) != 0;
+        n->space_low = client_metrics_sum(text, "parley_store_space_low", NULL) != 0;
+        n->term = client_metrics_sum(text, "parley_store_term", NULL);
+        n->last = client_metrics_sum(text, "parley_store_last_index", NULL);
+        n->commit = client_metrics_sum(text, "parley_store_commit_index", NULL);
+        n->applied = client_metrics_sum(text, "parley_store_applied_index", NULL);
+    }
+}
+
+/* A replica that takes another's place is there twice for a while: what is better counts. */
+static client_member_role role_named(const char *name)
+{
+    return strcmp(name, "voter") == 0 ? CLIENT_VOTER : strcmp(name, "standby") == 0 ? CLIENT_STANDBY : CLIENT_TAKEN_OUT;
+}
+
+/* A spare and no voter: taken out (store/group.h). */
+static bool is_better(client_member_role role, client_member_role than)
+{
+    static const int rank[] = {
+        [CLIENT_NO_MEMBER] = 0, [CLIENT_STANDBY] = 1, [CLIENT_TAKEN_OUT] = 2, [CLIENT_VOTER] = 3
+    };
+    return rank[role] > rank[than];
+}
+
+static void read_members(client_view *view, uint32_t shard, const char *text)
+{
+    client_sample sample;
+    uint64_t last = view->nodes[view->shards[shard].leader].last;
+    while (client_metrics_next(&text, "parley_store_member_index", &sample)) {
+        char name[64], role[16];
+        mesh_peer peer = mesh_conf_find(view->conf, client_metrics_label(&sample, "member", name, sizeof name));
+        client_member_role is = role_named(client_metrics_label(&sample, "role", role, sizeof role));
+        view->shards[shard].voters += is == CLIENT_VOTER;
+        if (peer == MESH_NO_PEER || view->nodes[peer].node->role != MESH_STORE ||
+            !is_better(is, view->nodes[peer].role)) {
+            continue;
+        }
+        view->nodes[peer].role = is;
+        view->nodes[peer].on_disk = sample.value;
+        view->nodes[peer].lag = sample.value < last ? last - sample.value : 0;
+    }
+}
+
+static void read_ring(client_view *view, const char *text)
+{
+    client_sample sample;
+    const char *at = text;
+    char name[64];
+    while (client_metrics_next(&at, "parley_store_router_live", &sample)) {
+        mesh_peer peer = mesh_conf_find(view->conf, client_metrics_label(&sample, "router", name, sizeof name));
+        if (peer != MESH_NO_PEER) {
+            view->nodes[peer].live = sample.value != 0;
+            view->nodes[peer].listed = true;
+        }
+    }
+    while (client_metrics_next(&text, "parley_store_slots", &sample)) {
+        unsigned long shard = strtoul(client_metrics_label(&sample, "shard", name, sizeof name), NULL, 10);
+        if (shard < view->n_shards) {
+            view->shards[shard].slots = sample.value;
+        }
+    }
+}
+
+static unsigned number_of(const client_sample *sample, const char *label)
+{
+    char text[16];
+    return (unsigned)strtoul(client_metrics_label(sample, label, text, sizeof text), NULL, 10);
+}
+
+static void read_map(client_view *view, const char *text)
+{
+    client_sample sample;
+    while (client_metrics_next(&text, "parley_store_map", &sample)) {
+        unsigned last = number_of(&sample, "last");
+        for (unsigned slot = number_of(&sample, "first"); slot <= last && slot < MESH_SLOTS; slot++) {
+            view->map[slot] = number_of(&sample, "shard");
+        }
+    }
+}
+
+uint32_t client_view_shard_of(const client_view *view, mesh_slot slot)
+{
+    return view->map[slot];
+}
+
+static void find_leader(client_view *view, uint32_t shard)
+{
+    client_shard_view *s = &view->shards[shard];
+    s->leader = MESH_NO_PEER;
+    for (size_t i = 0; i < view->n_nodes; i++) {
+        const client_node_view *n = &view->nodes[i];
+        if (n->node->role != MESH_STORE || n->node->shard != shard) {
+            continue;
+        }
+        s->stores++;
+        if (n->leader && (s->leader == MESH_NO_PEER || n->term > s->term)) {
+            s->leader = (mesh_peer)i;
+            s->term = n->term;
+        }
+    }
+}
+
+/* ---- judging ---- */
+
+static void say(client_view *view, bool serious, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+static void say(client_view *view, bool serious, const char *format, ...)
+{
+    va_list args;
+    view->n_serious += serious;
+    if (view->n_problems == PROBLEMS_MAX) {
+        return;
+    }
+    va_start(args, format);
+    (void)vsnprintf(view->problems[view->n_problems++], PROBLEM_SIZE, format, args);
+    va_end(args);
+}
+
+/* Nobody is in it yet: nothing to lose. */
+static bool is_new_shard(const client_view *view, uint32_t shard)
+{
+    return view->others && shard > 0 && view->shards[shard].slots == 0;
+}
+
+static bool is_fresh(const client_view *view, const client_node_view *n)
+{
+    if (n->other) {
+        return false;
+    }
+    switch (n->node->role) {
+    case MESH_STORE:
+        return view->others && (is_new_shard(view, n->node->shard) ||
+                                (view->shards[n->node->shard].leader != MESH_NO_PEER && n->role == CLIENT_NO_MEMBER));
+    case MESH_ROUTER:
+        return view->others && !n->listed;
+    case MESH_EDGE:
+        return view->others && (!n->up || n->epoch == 0);
+    default:
+        return false;
+    }
+}
+
+static void judge_store(client_view *view, const client_node_view *n)
+{
+    const char *name = n->node->name;
+    if (!n->open) {
+        say(view, true, "%s has closed its database", name);
+    }
+    if (n->space_low) {
+        say(view, true, "%s has little disk space and takes no writes", name);
+    }
+}
+
+static void judge_member(client_view *view, const client_node_view *n)
+{
+    const char *name = n->node->name;
+    uint32_t shard = n->node->shard;
+    switch (n->role) {
+    case CLIENT_NO_MEMBER:
+        say(view, !n->fresh, "%s is no member of shard %u", name, shard);
+        break;
+    case CLIENT_TAKEN_OUT:
+        say(view, true, "%s was taken out of shard %u (add-store %s brings it back)", name, shard, name);
+        break;
+    case CLIENT_STANDBY:
+        say(view, true, "%s has no vote in shard %u yet: %" PRIu64 " entries behind", name, shard, n->lag);
+        break;
+    case CLIENT_VOTER:
+    default:
+        if (n->up && n->lag > CLIENT_VIEW_LAG_MAX) {
+            say(view, true, "%s is %" PRIu64 " entries behind", name, n->lag);
+        }
+    }
+}
+
+static void judge_ring(client_view *view, const client_node_view *n)
+{
+    if (n->node->role == MESH_ROUTER && !n->live) {
+        say(view, !n->fresh, "%s is not in the ring", n->node->name);
+    } else if ((n->node->role != MESH_STORE || n->leader) && n->epoch != view->epoch) {
+        say(view, !n->fresh, "%s has the ring of epoch %" PRIu64 ", not %" PRIu64, n->node->name, n->epoch,
+            view->epoch);
+    }
+}
+
+static void judge_node(client_view *view, client_node_view *n)
+{
+    n->fresh = is_fresh(view, n);
+    if (!n->up) {
+        say(view, !n->fresh, "%s is down", n->node->name);
+    } else if (n->node->role == MESH_STORE) {
+        judge_store(view, n);
+    }
+    if (n->other) {
+        say(view, false, "%s runs with another config (parley cluster roll)", n->node->name);
+    }
+    if (n->node->role == MESH_STORE && view->shards[n->node->shard].leader != MESH_NO_PEER) {
+        judge_member(view, n);
+    }
+    if (n->up && view->shards[0].leader != MESH_NO_PEER) {
+        judge_ring(view, n);
+    }
+}
+
+static void judge(client_view *view)
+{
+    for (size_t i = 0; i < view->n_nodes; i++) {
+        view->others = view->others || view->nodes[i].other;
+    }
+    for (size_t i = 0; i < view->n_shards; i++) {
+        const client_shard_view *s = &view->shards[i];
+        if (s->leader == MESH_NO_PEER) {
+            say(view, !is_new_shard(view, (uint32_t)i), "shard %zu has no leader", i);
+        } else if (s->voters > s->stores) {
+            say(view, true, "shard %zu has %u voters, and the config %u stores", i, s->voters, s->stores);
+        }
+    }
+    for (size_t i = 0; i < view->n_nodes && view->n_shards > 0; i++) {
+        if (view->nodes[i].node->role != MESH_OPERATOR) {
+            judge_node(view, &view->nodes[i]);
+        }
+    }
+}
+
+/* ---- life ---- */
+
+client_view *client_view_new(const mesh_conf *conf, const char *const *texts)
+{
+    client_view *view = mesh_alloc(sizeof *view);
+    char sum[16];
+    snprintf(sum, sizeof sum, "%08" PRIx32, mesh_conf_sum(conf));
+    view->conf = conf;
+    view->n_nodes = mesh_conf_nodes(conf);
+    memset(view->map, 0xff, sizeof view->map);
+    view->nodes = mesh_alloc(view->n_nodes * sizeof *view->nodes + 1);
+    view->problems = mesh_alloc(PROBLEMS_MAX * sizeof *view->problems);
+    for (size_t i = 0; i < view->n_nodes; i++) {
+        view->nodes[i].node = mesh_conf_node(conf, (mesh_peer)i);
+        read_node(&view->nodes[i], texts[i], sum);
+        if (view->nodes[i].node->role == MESH_STORE && view->nodes[i].node->shard >= view->n_shards) {
+            view->n_shards = view->nodes[i].node->shard + 1;
+        }
+    }
+    view->shards = mesh_alloc(view->n_shards * sizeof *view->shards + 1);
+    for (size_t i = 0; i < view->n_shards; i++) {
+        find_leader(view, (uint32_t)i);
+        if (view->shards[i].leader != MESH_NO_PEER) {
+            read_members(view, (uint32_t)i, texts[view->shards[i].leader]);
+        }
+    }
+    if (view->n_shards > 0 && view->shards[0].leader != MESH_NO_PEER) {
+        view->epoch = view->nodes[view->shards[0].leader].epoch;
+        read_ring(view, texts[view->shards[0].leader]);
+        read_map(view, texts[view->shards[0].leader]);
+    }
+    judge(view);
+    return view;
+}
+
+void client_view_destroy(client_view **view_p)
+{
+    client_view *view = *view_p;
+    if (view != NULL) {
+        free(view->nodes);
+        free(view->shards);
+        free(view->problems);
+        free(view);
+        *view_p = NULL;
+    }
+}
+
+const client_node_view *client_view_node(const client_view *view, mesh_peer peer)
+{
+    return &view->nodes[peer];
+}
+
+size_t client_view_shards(const client_view *view)
+{
+    return view->n_shards;
+}
+
+const client_shard_view *client_view_shard(const client_view *view, uint32_t shard)
+{
+    return &view->shards[shard];
+}
+
+size_t client_view_problems(const client_view *view)
+{
+    return view->n_problems;
+}
+
+size_t client_view_serious(const client_view *view)
+{
+    return view->n_serious;
+}
+
+const char *client_view_problem(const client_view *view, size_t i)
+{
+    return view->problems[i];
+}
+
+/* ---- for people ---- */
+
+static const char *role_name(client_member_role role)
+{
+    static const char *const names[] = { "no member", "taken out", "standby", "voter" };
+    return names[role];
+}
+
+static const char *uptime(uint64_t s, char out[32])
+{
+    if (s >= 86400) {
+        snprintf(out, 32, "%" PRIu64 "d %" PRIu64 "h", s / 86400, s / 3600 % 24);
+    } else if (s >= 3600) {
+        snprintf(out, 32, "%" PRIu64 "h %" PRIu64 "m", s / 3600, s / 60 % 60);
+    } else {
+        snprintf(out, 32, "%" PRIu64 "m %" PRIu64 "s", s / 60, s % 60);
+    }
+    return out;
+}
+
+static void text_node(const client_node_view *n, mesh_buf *out)
+{
+    char up[32], shard[16] = "-";
+    if (n->node->role == MESH_STORE) {
+        snprintf(shard, sizeof shard, "%u", n->node->shard);
+    }
+    mesh_buf_printf(out, "%-12s %-7s %-5s %-5s %-8s %-8s", n->node->name, mesh_role_name(n->node->role), shard,
+                    n->up ? "up" : "down", n->up ? n->version : "-", n->up ? uptime(n->uptime_s, up) : "-");
+    if (n->up) {
+        mesh_buf_printf(out, " epoch %" PRIu64, n->epoch);
+        mesh_buf_puts(out, n->live ? ", in the ring" : n->leader ? ", leader" : "");
+    }
+    mesh_buf_puts(out, "\n");
+}
+
+static void text_shard(const client_view *view, uint32_t shard, mesh_buf *out)
+{
+    const client_shard_view *s = &view->shards[shard];
+    if (s->leader == MESH_NO_PEER) {
+        mesh_buf_printf(out, "shard %u: no leader\n", shard);
+    } else {
+        mesh_buf_printf(out, "shard %u: leader %s, term %" PRIu64 ", %u of %u voters, %" PRIu64 " slots\n", shard,
+                        view->nodes[s->leader].node->name, s->term, s->voters, s->stores, s->slots);
+    }
+    for (size_t i = 0; i < view->n_nodes; i++) {
+        const client_node_view *n = &view->nodes[i];
+        if (n->node->role != MESH_STORE || n->node->shard != shard) {
+            continue;
+        }
+        mesh_buf_printf(out, "  %-12s %-9s", n->node->name, s->leader != MESH_NO_PEER ? role_name(n->role) : "-");
+        if (n->up) {
+            mesh_buf_printf(out, " last %" PRIu64 "  commit %" PRIu64 "  applied %" PRIu64, n->last, n->commit,
+                            n->applied);
+        }
+        if (n->role == CLIENT_VOTER || n->role == CLIENT_STANDBY) {
+            mesh_buf_printf(out, "  lag %" PRIu64, n->lag);
+        }
+        mesh_buf_puts(out, "\n");
+    }
+}
+
+void client_view_text(const client_view *view, mesh_buf *out)
+{
+    mesh_buf_printf(out, "%-12s %-7s %-5s %-5s %-8s %-8s\n", "NODE", "ROLE", "SHARD", "STATE", "VERSION", "UPTIME");
+    for (size_t i = 0; i < view->n_nodes; i++) {
+        if (view->nodes[i].node->role != MESH_OPERATOR) {
+            text_node(&view->nodes[i], out);
+        }
+    }
+    for (size_t i = 0; i < view->n_shards; i++) {
+        text_shard(view, (uint32_t)i, out);
+    }
+    mesh_buf_printf(out, "ring: epoch %" PRIu64 "\n", view->epoch);
+    for (size_t i = 0; i < view->n_problems; i++) {
+        mesh_buf_printf(out, "! %s\n", view->problems[i]);
+    }
+    mesh_buf_puts(out, view->n_problems == 0 ? "green\n" : "");
+}
+
+/* ---- for programs: names and problems hold nothing that JSON would want escaped ---- */
+
+static void json_node(const client_node_view *n, mesh_buf *out)
+{
+    mesh_buf_printf(out,
+                    "{\"name\":\"%s\",\"role\":\"%s\",\"up\":%s,\"version\":\"%s\",\"uptime_s\":%" PRIu64
+                    ",\"started_ms\":%" PRIu64 ",\"epoch\":%" PRIu64,
+                    n->node->name, mesh_role_name(n->node->role), n->up ? "true" : "false", n->version, n->uptime_s,
+                    n->started_ms, n->epoch);
+    if (n->node->role == MESH_ROUTER) {
+        mesh_buf_printf(out, ",\"live\":%s", n->live ? "true" : "false");
+    }
+    mesh_buf_puts(out, "}");
+}
+
+static void json_shard(const client_view *view, uint32_t shard, mesh_buf *out)
+{
+    const client_shard_view *s = &view->shards[shard];
+    const char *comma = "";
+    mesh_buf_printf(out,
+                    "{\"shard\":%u,\"leader\":\"%s\",\"term\":%" PRIu64
+                    ",\"stores\":%u,\"voters\":%u,\"slots\":%" PRIu64 ",\"members\":[",
+                    shard, s->leader != MESH_NO_PEER ? view->nodes[s->leader].node->name : "", s->term, s->stores,
+                    s->voters, s->slots);
+    for (size_t i = 0; i < view->n_nodes; i++) {
+        const client_node_view *n = &view->nodes[i];
+        if (n->node->role == MESH_STORE && n->node->shard == shard) {
+            mesh_buf_printf(out,
+                            "%s{\"node\":\"%s\",\"role\":\"%s\",\"last\":%" PRIu64 ",\"commit\":%" PRIu64
+                            ",\"applied\":%" PRIu64 ",\"lag\":%" PRIu64 "}",
+                            comma, n->node->name, role_name(n->role), n->last, n->commit, n->applied, n->lag);
+            comma = ",";
+        }
+    }
+    mesh_buf_puts(out, "]}");
+}
+
+void client_view_json(const client_view *view, mesh_buf *out)
+{
+    const char *comma = "";
+    mesh_buf_printf(out, "{\"green\":%s,\"epoch\":%" PRIu64 ",\"nodes\":[", view->n_problems == 0 ? "true" : "false",
+                    view->epoch);
+    for (size_t i = 0; i < view->n_nodes; i++) {
+        if (view->nodes[i].node->role != MESH_OPERATOR) {
+            mesh_buf_puts(out, comma);
+            json_node(&view->nodes[i], out);
+            comma = ",";
+        }
+    }
+    mesh_buf_puts(out, "],\"shards\":[");
+    for (size_t i = 0; i < view->n_shards; i++) {
+        mesh_buf_puts(out, i > 0 ? "," : "");
+        json_shard(view, (uint32_t)i, out);
+    }
+    mesh_buf_puts(out, "],\"problems\":[");
+    for (size_t i = 0; i < view->n_problems; i++) {
+        mesh_buf_printf(out, "%s\"%s\"", i > 0 ? "," : "", view->problems[i]);
+    }
+    mesh_buf_puts(out, "]}\n");
+}

@@ -1,0 +1,105 @@
+/* store/group.h: how a shard's Raft group begins, how a replica comes into it and whom it replaces there.
+ *
+ * The stores of a shard tell each other what they are (Replica): when a link comes up, when it changes, and every
+ * GROUP_TELL_MS until they are members.
+ *
+ *   no data  --all the others are up and have none either, and this one is the first of them in the config--> founds
+ *            --another one has data--> joins: a new raft id, an empty log
+ *   joining  --the leader hears of it: adds it without a vote, waits until it has caught up, gives it a vote, and
+ *              takes out whoever had its address before--> member
+ *
+ * So a first start, a replica added to the config, and one whose disk was lost are one path. A replica that lost its
+ * data never comes back under its old id, whose votes and acknowledgements it has forgotten. A shard of one store
+ * founds at once.
+ *
+ * A store that an operator takes out stays in the configuration as a spare and has no voter: that is how every leader
+ * to come knows that it is not to come back by itself, whatever its id. Adding it again makes the spare a standby, and
+ * the rest is joining.
+ *
+ * A replica whose data was put aside (store_kv_quarantine) is lost until it votes again: it joins like an empty one,
+ * but while any is lost nobody founds. When none of the others has data either, the shard stands still and says so
+ * (store_group_all_lost): a new group would hide that everything acked is gone.
+ *
+ * A copy of a member's data that is older than what the member has confirmed (somebody restored it) must not vote: it
+ * has forgotten acknowledgements that made entries committed. When a link comes up a replica says how long its log is;
+ * a leader that had more confirmed from this very id, in this reign, tells it so. The same for an id that is not in the
+ * leader's configuration any more. The replica believes it when the leader's term is not below its own, and puts its
+ * data aside. An outdated leader can say neither: a log is cut, and an id added, only in a later term than its own,
+ * which the replica then has.
+ *
+ * What is not detected: an old copy of a member that starts when the leader that had its confirmations leads no more
+ * (the new one knows nothing of them), or that votes before the leader's link to it is up. With it, and the replicas
+ * that have the entries down or cut off, a majority can elect a leader without them. So: never start an old copy of one
+ * replica's directory; remove the directory instead and let it rebuild.
+ *
+ * What goes wrong: some store is down at the very first start -> the shard waits for it, since it might have data; a
+ * replica with the data of an id that was taken out -> nobody listens to it, and it says so (store_group_is_former). */
+#ifndef STORE_GROUP_H
+#define STORE_GROUP_H
+
+#include "mesh/clock.h"
+#include "mesh/conf.h"
+#include "mesh/out.h"
+#include "store/consensus.h"
+
+#define STORE_GROUP_TELL_MS 250
+/* Raised with every new kind of log entry. A leader writes the new kind only while store_group_level is as high. */
+#define STORE_GROUP_LEVEL 1
+#define STORE_GROUP_ADDRESS (MESH_NODE_NAME_MAX + 18)
+
+typedef struct store_group store_group;
+
+typedef enum store_group_way { STORE_GROUP_WAIT, STORE_GROUP_FOUND, STORE_GROUP_JOIN } store_group_way;
+
+/* conf is borrowed. lost: this replica's data was put aside, and it has not voted since. */
+store_group *store_group_new(const mesh_conf *conf, mesh_peer self, bool lost);
+void store_group_destroy(store_group **group_p);
+size_t store_group_stores(const store_group *group); /* of the shard, in the config */
+
+/* A replica's address in the configuration is its node's name and its raft id, "store2.8f00ba5e12345678": libraft wants
+ * it unique, and a node may be there twice while its new replica takes the place of its old one. Returns out. */
+const char *store_group_address(const char *node, uint64_t raft_id, char out[STORE_GROUP_ADDRESS]);
+/* The name in an address, "" when there is none. Returns out. */
+char *store_group_node(const char *address, char out[MESH_NODE_NAME_MAX + 1]);
+
+void store_group_up(store_group *group, mesh_peer peer); /* another store of the shard */
+void store_group_down(store_group *group, mesh_peer peer);
+/* Errors: MESH_MALFORMED no such state, another shard, or not from a store of the shard. */
+MESH_MUST mesh_err store_group_heard(store_group *group, mesh_peer peer, const Mesh__Replica *msg);
+
+/* What a replica without data does now. */
+store_group_way store_group_decide(const store_group *group);
+/* Tell the others what this replica is, if it is time; cons NULL: it has no data. Returns the next deadline. */
+mesh_ms store_group_tell(store_group *group, const store_consensus *cons, mesh_time now, mesh_out *out);
+/* The leader's next step towards every store that was heard being a voter, and nobody else having its address. */
+void store_group_lead(store_group *group, store_consensus *cons, mesh_time now, mesh_out *out);
+/* After store_group_heard, in any role: a leader tells a member that has forgotten what it had confirmed. */
+void store_group_judge(const store_group *group, const store_consensus *cons, mesh_peer peer, const Mesh__Replica *msg,
+                       mesh_out *out);
+/* This replica is told that it is unfit, by a leader that can know: its data is to be put aside. */
+bool store_group_is_unfit(const store_consensus *cons, const Mesh__Replica *msg);
+/* Some replica is lost, all were heard, and none of them has data. */
+bool store_group_all_lost(const store_group *group, const store_consensus *cons);
+/* The lowest level of all voters; 0: one of them was not heard. */
+uint32_t store_group_level(const store_group *group, const store_consensus *cons);
+
+/* ---- an operator's wishes, at the leader: one step each, to be asked again until it is so ---- */
+
+/* Is this node taken out? */
+bool store_group_removed(const store_consensus *cons, const char *node);
+/* The vote goes first. OK: submitted, or nothing is left to do. Errors: MESH_NOT_FOUND it is no member; MESH_DENIED it
+ * leads (hand over first), or is the last voter; MESH_AGAIN, MESH_STALE as store_consensus_change. */
+MESH_MUST mesh_err store_group_remove(store_consensus *cons, const char *node, mesh_time now);
+/* OK: submitted, or it may be a member already. Errors: as store_consensus_change. */
+MESH_MUST mesh_err store_group_add(store_consensus *cons, const char *node, mesh_time now);
+/* Hand the leadership to this node, "": to the one that is furthest. Errors: MESH_NOT_FOUND no other voter is it;
+ * MESH_STALE as store_consensus_transfer. */
+MESH_MUST mesh_err store_group_transfer(store_consensus *cons, const char *node, mesh_time now);
+
+/* ---- how it is ---- */
+
+bool store_group_votes(const store_consensus *cons);
+/* The log says that this replica was a member and is none. */
+bool store_group_is_former(const store_consensus *cons);
+
+#endif
