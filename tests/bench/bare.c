@@ -193,10 +193,9 @@ static pid_t start(const bare_conf *conf, unsigned what)
 
 int main(int argc, char **argv)
 {
-    bare_conf conf = { .pairs = 100, .window = 8, .warm_s = 1, .seconds = 10 };
-    static const struct option options[] = {
-        { "pairs", 1, 0, 'p' }, { "window", 1, 0, 'w' }, { "seconds", 1, 0, 's' }, { "warm", 1, 0, 'W' }, { 0 }
-    };
+    bare_conf conf = { .pairs = 100, .window = 8, .warm_s = 1, .seconds = 10, .commits = 2 };
+    static const struct option options[] = { { "pairs", 1, 0, 'p' }, { "window", 1, 0, 'w' },  { "seconds", 1, 0, 's' },
+                                             { "warm", 1, 0, 'W' },  { "commits", 1, 0, 'c' }, { 0 } };
     for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (o) {
         case 'p':
@@ -211,8 +210,11 @@ int main(int argc, char **argv)
         case 'W':
             conf.warm_s = atof(optarg);
             break;
+        case 'c':
+            conf.commits = atoi(optarg) == 1 ? 1 : 2;
+            break;
         default:
-            fprintf(stderr, "usage: bare [--pairs N] [--window N] [--warm S] [--seconds S]\n");
+            fprintf(stderr, "usage: bare [--pairs N] [--window N] [--warm S] [--seconds S] [--commits 1|2]\n");
             return 2;
         }
     }

@@ -60,6 +60,7 @@ typedef struct bare_conf {
     int listener[BARE_EDGES];
     uint16_t port[BARE_EDGES];
     bare_shared *shared;
+    unsigned commits; /* 2, or 1: the inbox rows join the first, and APPEND and APPENDED fall away */
 } bare_conf;
 
 /* A receiver is not on its sender's edge. */

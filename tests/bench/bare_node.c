@@ -140,6 +140,7 @@ void bare_edge(const bare_conf *conf, unsigned self)
 
 typedef struct router {
     void *listener, *store;
+    const bare_conf *conf;
     mesh_buf frame, up, down[BARE_EDGES];
 } router;
 
@@ -157,17 +158,13 @@ static void from_store(router *r)
     size_t at = 0;
     const bare_record *in;
     while ((in = bare_next(&r->frame, &at)) != NULL) {
-        switch (in->kind) {
-        case BARE_MESH_SENT:
+        if (in->kind == BARE_MESH_SENT) {
             bare_put(&r->down[bare_edge_of(in->pair, 0)], BARE_MESH_SENT, in->pair, in->n);
-            break;
-        case BARE_DELIVER:
+        } else if (in->kind == BARE_DELIVER && r->conf->commits == 2) {
             bare_put(&r->up, BARE_APPEND, in->pair, in->n);
-            break;
-        default:
+        } else {
             bare_put(&r->down[bare_edge_of(in->pair, 1)], BARE_LIVE, in->pair, in->n);
             bare_put(&r->up, BARE_DELIVERED, in->pair, in->n);
-            break;
         }
     }
 }
@@ -175,7 +172,7 @@ static void from_store(router *r)
 void bare_router(const bare_conf *conf)
 {
     static const char *const edges[BARE_EDGES] = { "e0", "e1" };
-    router r = { 0 };
+    router r = { .conf = conf };
     void *context = zmq_ctx_new();
     r.listener = bare_listen(context, conf->router, &conf->router_key);
     r.store = bare_dial(context, conf->store, &conf->store_key, &conf->client_key, "r0");

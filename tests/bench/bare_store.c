@@ -170,6 +170,17 @@ static names names_of(uint32_t pair, uint32_t n)
 
 /* ---- applying ---- */
 
+static void put_inboxes(store *s, group *g, const bare_record *r, mesh_buf *k)
+{
+    names id = names_of(r->pair, r->n);
+    uint64_t seq = ++s->inbox[r->pair];
+    const char *filler = bare_filler() + (r->pair * 64 + r->n) % 2048;
+    for (unsigned i = 0; i < 2; i++) {
+        put(s, g, key(k, 'i', id.user[i], NULL, seq), filler, 194);
+        put(s, g, key(k, 'u', id.user[i], id.chat, 0), filler, 8);
+    }
+}
+
 static void apply_send(store *s, group *g, const bare_record *r, mesh_buf *k)
 {
     names id = names_of(r->pair, r->n);
@@ -179,19 +190,16 @@ static void apply_send(store *s, group *g, const bare_record *r, mesh_buf *k)
     char dedupe[160];
     (void)snprintf(dedupe, sizeof dedupe, "%s%c%s", id.user[0], 1, id.request);
     put(s, g, key(k, 'd', id.chat, dedupe, 0), filler, 12);
+    if (s->conf->commits == 1) {
+        put_inboxes(s, g, r, k);
+    }
     bare_put(&s->out, BARE_MESH_SENT, r->pair, r->n);
     bare_put(&s->out, BARE_DELIVER, r->pair, r->n);
 }
 
 static void apply_append(store *s, group *g, const bare_record *r, mesh_buf *k)
 {
-    names id = names_of(r->pair, r->n);
-    uint64_t seq = ++s->inbox[r->pair];
-    const char *filler = bare_filler() + (r->pair * 64 + r->n) % 2048;
-    for (unsigned i = 0; i < 2; i++) {
-        put(s, g, key(k, 'i', id.user[i], NULL, seq), filler, 194);
-        put(s, g, key(k, 'u', id.user[i], id.chat, 0), filler, 8);
-    }
+    put_inboxes(s, g, r, k);
     bare_put(&s->out, BARE_APPENDED, r->pair, r->n);
 }
 

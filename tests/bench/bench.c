@@ -16,7 +16,10 @@ static const struct {
     { "one_to_one_throughput", figure_one_to_one }, { "one_to_one_latency", figure_latency },
     { "one_to_one_of_bare", figure_ratio },         { "messages_per_fsync", figure_fsyncs },
     { "group_deliveries", figure_group },           { "connect_storm", figure_storm },
-    { "idle_connection_rss", figure_idle },
+    { "idle_connection_rss", figure_idle },         { "replicas_throughput", figure_replicas },
+    { "store_alone", figure_store_alone },          { "cross_shard", figure_cross_shard },
+    { "leader_kill", figure_leader_kill },          { "router_kill", figure_router_kill },
+    { "copy_while_serving", figure_copy },          { "slots_move", figure_slots_move },
 };
 #define FIGURES (sizeof figures / sizeof *figures)
 

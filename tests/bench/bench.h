@@ -7,7 +7,7 @@
 
 #include "tests/bench/driver.h"
 
-#define BENCH_NODES 8
+#define BENCH_NODES 16
 
 typedef struct bench_options {
     const char *build; /* directory of the programs */
@@ -19,30 +19,60 @@ typedef struct bench_options {
 
 /* ---- cluster.c ---- */
 
+typedef struct cluster_plan {
+    unsigned edges, routers, shards, replicas;
+} cluster_plan;
+
 typedef struct cluster_node {
     char name[33], role[16];
-    pid_t pid;
+    unsigned shard; /* of a store */
+    pid_t pid;      /* 0: it does not run */
 } cluster_node;
 
 typedef struct cluster {
     const bench_options *options;
     char dir[64];
     uint16_t port;
+    cluster_plan plan;
     mesh_buf token_key;
     cluster_node nodes[BENCH_NODES];
     unsigned n;
 } cluster;
 
-/* Make keys and config in a fresh directory, start every node, wait for a real message. Exits when that fails. */
+/* Make keys and config in a fresh directory, start every node, wait for a real message, and until the cluster is whole.
+ * Exits when that fails. cluster_start: with one router and one store. */
 void cluster_start(cluster *c, const bench_options *options, unsigned edges);
+void cluster_start_as(cluster *c, const bench_options *options, const cluster_plan *plan);
+void cluster_start_stores(cluster *c, const bench_options *options, const cluster_plan *plan); /* and nothing else */
 void cluster_stop(cluster *c); /* SIGTERM, wait, remove the directory */
 driver *cluster_driver(const cluster *c, const char *prefix, unsigned clients);
+void cluster_kill(cluster *c, unsigned node); /* kill -9; it is gone when this returns */
+void cluster_wipe(cluster *c, unsigned node); /* remove a store's directory; it must not run */
+void cluster_run(cluster *c, unsigned node);  /* start one that does not run */
+
+/* ---- cluster_stats.c ---- */
+
+/* Ask every running node of a role for its metrics, over node links with the operator's key, for at most half a second.
+ * NULL: no answer. The texts are the caller's (cluster_forget). */
+void cluster_ask(const cluster *c, const char *role, char *texts[BENCH_NODES]);
+void cluster_forget(char *texts[BENCH_NODES]);
+uint64_t cluster_metric(const char *text, const char *name); /* sum of its samples */
+/* The node that leads a shard; BENCH_NODES: nobody says so. */
+unsigned cluster_leader(const cluster *c, unsigned shard);
+
+typedef struct cluster_progress { /* {0} at first */
+    uint64_t commit[BENCH_NODES]; /* by shard: the leader's, at the last look */
+} cluster_progress;
+
+/* One look: does every store vote and has it applied what its leader had committed at the look before, are all routers
+ * in the ring, and do all routers and stores know the same one? */
+bool cluster_is_whole(const cluster *c, cluster_progress *progress);
 
 typedef struct cluster_store_counts {
     uint64_t messages, rows, row_bytes, syncs, entries, appends, acks, trimmed, resent;
 } cluster_store_counts;
 
-/* What the store has counted, asked over a node link with the operator's key. */
+/* What the leaders of all shards have counted, summed. */
 cluster_store_counts cluster_store_counted(const cluster *c);
 uint64_t cluster_rss(const cluster *c, const char *role); /* bytes, sum over the role's processes */
 double cluster_cpu(const cluster *c, const char *role);   /* seconds of CPU so far */
@@ -63,5 +93,12 @@ void figure_fsyncs(const bench_options *options);
 void figure_idle(const bench_options *options); /* run_many.c */
 void figure_storm(const bench_options *options);
 void figure_group(const bench_options *options);
+void figure_replicas(const bench_options *options); /* run_replicas.c */
+void figure_cross_shard(const bench_options *options);
+void figure_store_alone(const bench_options *options); /* run_store.c */
+void figure_leader_kill(const bench_options *options); /* run_kills.c */
+void figure_router_kill(const bench_options *options);
+void figure_slots_move(const bench_options *options); /* run_slots.c */
+void figure_copy(const bench_options *options);       /* run_copy.c */
 
 #endif

@@ -1,4 +1,4 @@
-# Speed and memory. `make bench` runs everything (about 8 minutes) and writes build/bench.json; BENCH_ARGS are the
+# Speed and memory. `make bench` runs everything (about 20 minutes) and writes build/bench.json; BENCH_ARGS are the
 # options of tests/bench/bench.c, for example `make bench BENCH_ARGS="--quick --only group_deliveries"`.
 BARE_O := $(patsubst %.c,$(B)/%.o,$(wildcard tests/bench/bare*.c))
 BENCH_O := $(patsubst %.c,$(B)/%.o,$(filter-out tests/bench/bare%,$(wildcard tests/bench/*.c)))

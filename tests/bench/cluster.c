@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "client/data.h"
-#include "mesh/link.h"
 #include "mesh/rand.h"
 #include "tests/bench/bench.h"
 
@@ -84,11 +83,17 @@ static pid_t spawn(const cluster *c, const char *role, const char *name)
 static void list_nodes(cluster *c)
 {
     char command[256], name[33], role[16];
+    unsigned shard;
     (void)snprintf(command, sizeof command, "%s/parley config nodes %s/cluster.conf", c->options->build, c->dir);
     FILE *list = popen(command, "re");
     char line[256];
     while (list != NULL && fgets(line, sizeof line, list) != NULL) {
-        if (sscanf(line, "%32s %15s", name, role) == 2 && strcmp(role, "operator") != 0 && c->n < BENCH_NODES) {
+        shard = 0;
+        if (sscanf(line, "%32s %15s %*s %u", name, role, &shard) >= 2 && strcmp(role, "operator") != 0) {
+            if (c->n == BENCH_NODES) {
+                die("too many nodes");
+            }
+            c->nodes[c->n].shard = shard;
             memcpy(c->nodes[c->n].name, name, sizeof name);
             memcpy(c->nodes[c->n++].role, role, sizeof role);
         }
@@ -98,31 +103,78 @@ static void list_nodes(cluster *c)
     }
 }
 
-void cluster_start(cluster *c, const bench_options *options, unsigned edges)
+void cluster_kill(cluster *c, unsigned node)
 {
-    static const char *const order[] = { "store", "router", "edge" };
-    *c = (cluster){ .options = options, .port = free_port() };
+    int status;
+    kill(c->nodes[node].pid, SIGKILL);
+    waitpid(c->nodes[node].pid, &status, 0);
+    c->nodes[node].pid = 0;
+}
+
+void cluster_wipe(cluster *c, unsigned node)
+{
+    char command[256];
+    (void)snprintf(command, sizeof command, "rm -r %s/%s", c->dir, c->nodes[node].name);
+    shell(command);
+}
+
+void cluster_run(cluster *c, unsigned node)
+{
+    c->nodes[node].pid = spawn(c, c->nodes[node].role, c->nodes[node].name);
+}
+
+static void wait_until_whole(const cluster *c)
+{
+    cluster_progress progress = { 0 };
+    for (int tries = 0; !cluster_is_whole(c, &progress); tries++) {
+        if (tries == 100) {
+            die("the cluster does not become whole");
+        }
+        (void)usleep(100000);
+    }
+}
+
+static void init(cluster *c)
+{
+    char command[512];
     (void)snprintf(c->dir, sizeof c->dir, "/tmp/parley-bench-XXXXXX");
     if (mkdtemp(c->dir) == NULL) {
         die("no directory in /tmp");
     }
-    char command[512];
-    (void)snprintf(command, sizeof command, "%s/parley init --data %s/d --edges %u --routers 1 --port %u >/dev/null",
-                   options->build, c->dir, edges, c->port);
+    (void)snprintf(command, sizeof command,
+                   "%s/parley init --data %s/d --edges %u --routers %u --shards %u --replicas %u --port %u >/dev/null",
+                   c->options->build, c->dir, c->plan.edges, c->plan.routers, c->plan.shards, c->plan.replicas,
+                   c->port);
     shell(command);
     (void)snprintf(c->dir + strlen(c->dir), 3, "/d");
+    list_nodes(c);
+}
+
+static void run_role(cluster *c, const char *role)
+{
+    for (unsigned i = 0; i < c->n; i++) {
+        if (strcmp(c->nodes[i].role, role) == 0) {
+            cluster_run(c, i);
+        }
+    }
+}
+
+void cluster_start_stores(cluster *c, const bench_options *options, const cluster_plan *plan)
+{
+    *c = (cluster){ .options = options, .port = free_port(), .plan = *plan };
+    init(c);
     /* one session may send as much as it can: what is measured is not the limit */
     setenv("PARLEY_EDGE_RATE", "1000000", 1);
     setenv("PARLEY_EDGE_BURST", "1000000", 1);
-    list_nodes(c);
-    for (size_t r = 0; r < 3; r++) {
-        for (unsigned i = 0; i < c->n; i++) {
-            if (strcmp(c->nodes[i].role, order[r]) == 0) {
-                c->nodes[i].pid = spawn(c, order[r], c->nodes[i].name);
-            }
-        }
-    }
-    char key[160];
+    run_role(c, "store");
+}
+
+void cluster_start_as(cluster *c, const bench_options *options, const cluster_plan *plan)
+{
+    cluster_start_stores(c, options, plan);
+    run_role(c, "router");
+    run_role(c, "edge");
+    char key[160], command[512];
     (void)snprintf(key, sizeof key, "%s/token.key", c->dir);
     if (client_data_token_key(key, &c->token_key) != MESH_OK) {
         die("no token key");
@@ -130,6 +182,13 @@ void cluster_start(cluster *c, const bench_options *options, unsigned edges)
     (void)snprintf(command, sizeof command, "%s/parley wait --data %s --port %u >/dev/null", options->build, c->dir,
                    c->port);
     shell(command);
+    wait_until_whole(c);
+}
+
+void cluster_start(cluster *c, const bench_options *options, unsigned edges)
+{
+    const cluster_plan plan = { .edges = edges, .routers = 1, .shards = 1, .replicas = 1 };
+    cluster_start_as(c, options, &plan);
 }
 
 void cluster_stop(cluster *c)
@@ -137,7 +196,7 @@ void cluster_stop(cluster *c)
     static const char *const order[] = { "edge", "router", "store" };
     for (size_t r = 0; r < 3; r++) {
         for (unsigned i = 0; i < c->n; i++) {
-            if (strcmp(c->nodes[i].role, order[r]) == 0) {
+            if (strcmp(c->nodes[i].role, order[r]) == 0 && c->nodes[i].pid > 0) {
                 int status;
                 kill(c->nodes[i].pid, r == 0 ? SIGKILL : SIGTERM); /* an edge would wait for its clients to go */
                 waitpid(c->nodes[i].pid, &status, 0);
@@ -156,118 +215,6 @@ void cluster_stop(cluster *c)
 driver *cluster_driver(const cluster *c, const char *prefix, unsigned clients)
 {
     return driver_new(c->port, mesh_buf_slice(&c->token_key), prefix, clients);
-}
-
-/* ---- what the store counts ---- */
-
-typedef struct asked {
-    mesh_loop *loop;
-    mesh_link *link;
-    mesh_out *out;
-    mesh_peer store;
-    mesh_ms until;
-    cluster_store_counts counts;
-    bool answered;
-} asked;
-
-static uint64_t metric(const char *text, const char *name)
-{
-    uint64_t sum = 0;
-    size_t n = strlen(name);
-    for (const char *line = text; line != NULL; line = strchr(line, '\n'), line += line != NULL) {
-        if (strncmp(line, name, n) == 0 && line[n] == '{') {
-            const char *end = strchr(line, '}');
-            sum += end != NULL ? strtoull(end + 1, NULL, 10) : 0;
-        }
-    }
-    return sum;
-}
-
-static void on_message(void *arg, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now)
-{
-    (void)packed;
-    (void)now;
-    asked *a = arg;
-    if (msg->body_case == MESH__MSG__BODY_STATS_TEXT && from == a->store) {
-        const char *text = msg->stats_text->text;
-        a->counts = (cluster_store_counts){
-            .messages = metric(text, "parley_store_messages_total"),
-            .rows = metric(text, "parley_store_kv_rows_total"),
-            .row_bytes = metric(text, "parley_store_kv_bytes_total"),
-            .syncs = metric(text, "parley_store_kv_syncs_total"),
-            .entries = metric(text, "parley_store_entries_total"),
-            .appends = metric(text, "parley_store_appends_total"),
-            .acks = metric(text, "parley_store_acks_total"),
-            .trimmed = metric(text, "parley_store_trimmed_total"),
-            .resent = metric(text, "parley_store_parcels_resent_total"),
-        };
-        a->answered = true;
-    }
-}
-
-static void on_up(void *arg, mesh_peer peer, uint64_t boot, mesh_time now)
-{
-    (void)boot;
-    (void)now;
-    asked *a = arg;
-    Mesh__Stats stats = MESH__STATS__INIT;
-    MESH_MSG(msg, STATS, stats, &stats);
-    msg.corr = 1;
-    mesh_out_put(a->out, peer, &msg);
-}
-
-static void on_down(void *arg, mesh_peer peer, mesh_time now)
-{
-    (void)arg;
-    (void)peer;
-    (void)now;
-}
-
-static mesh_ms turn(void *arg, mesh_time now)
-{
-    asked *a = arg;
-    bool more = mesh_link_receive(a->link, now);
-    mesh_link_send(a->link, a->out, now);
-    mesh_ms next = mesh_link_tick(a->link, now);
-    if (a->answered || now.mono >= a->until) {
-        mesh_loop_stop(a->loop);
-    }
-    return more ? now.mono : (next < a->until ? next : a->until);
-}
-
-cluster_store_counts cluster_store_counted(const cluster *c)
-{
-    static const mesh_link_handler handler = { on_message, on_up, on_down, NULL };
-    char path[128], keys[128];
-    (void)snprintf(path, sizeof path, "%s/cluster.conf", c->dir);
-    (void)snprintf(keys, sizeof keys, "%s/keys", c->dir);
-    mesh_conf *conf = client_data_conf(path);
-    if (conf == NULL || mesh_link_setup(conf, keys) != MESH_OK) {
-        die("cannot ask the store");
-    }
-    asked a = { .until = mesh_clock_now().mono + 10000 };
-    for (unsigned i = 0; i < c->n; i++) {
-        if (strcmp(c->nodes[i].role, "store") == 0) {
-            a.store = mesh_conf_find(conf, c->nodes[i].name);
-        }
-    }
-    a.out = mesh_out_new(mesh_conf_nodes(conf));
-    a.loop = mesh_loop_new(turn, &a);
-    if (mesh_link_new(a.loop, conf, mesh_conf_find(conf, "operator"), mesh_rand_seed(), &handler, &a, &a.link) !=
-        MESH_OK) {
-        die("cannot ask the store");
-    }
-    mesh_link_dial(a.link, a.store);
-    mesh_loop_run(a.loop);
-    mesh_link_destroy(&a.link);
-    mesh_loop_destroy(&a.loop);
-    mesh_out_destroy(&a.out);
-    mesh_link_teardown();
-    mesh_conf_destroy(&conf);
-    if (!a.answered) {
-        die("the store does not answer");
-    }
-    return a.counts;
 }
 
 /* ---- what the kernel counts ---- */

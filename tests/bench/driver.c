@@ -142,20 +142,30 @@ uint64_t driver_request(driver *d, driver_conn *c, Client__Request *request)
     return request->id;
 }
 
-uint64_t driver_send(driver *d, driver_conn *c, const char *chat, const char *to, const char *body)
+static uint64_t put_send(driver *d, driver_conn *c, const char *id, const char *chat, const char *to, const char *body)
 {
     static char none[] = "";
-    char id[40];
-    (void)snprintf(id, sizeof id, "%016llx%016llx", (unsigned long long)c->era, (unsigned long long)c->next_id);
     Client__Send send = CLIENT__SEND__INIT;
     send.chat = chat != NULL ? (char *)(uintptr_t)chat : none;
     send.to = to != NULL ? (char *)(uintptr_t)to : none;
-    send.client_msg_id = id;
+    send.client_msg_id = (char *)(uintptr_t)id;
     send.body = (char *)(uintptr_t)body;
     Client__Request request = CLIENT__REQUEST__INIT;
     request.body_case = CLIENT__REQUEST__BODY_SEND;
     request.send = &send;
     return driver_request(d, c, &request);
+}
+
+uint64_t driver_send(driver *d, driver_conn *c, const char *chat, const char *to, const char *body)
+{
+    char id[40];
+    (void)snprintf(id, sizeof id, "%016llx%016llx", (unsigned long long)c->era, (unsigned long long)c->next_id);
+    return put_send(d, c, id, chat, to, body);
+}
+
+uint64_t driver_send_as(driver *d, driver_conn *c, const char *client_msg_id, const char *to, const char *body)
+{
+    return put_send(d, c, client_msg_id, NULL, to, body);
 }
 
 static void put_ack(driver *d, driver_conn *c)
@@ -234,6 +244,20 @@ static void on_message(driver *d, driver_conn *c, const Client__Message *message
     }
 }
 
+static void on_error(driver *d, driver_conn *c, const Client__Event *event)
+{
+    const Client__Error *error = event->error;
+    d->counts.errors++;
+    if (d->handler != NULL && d->handler->fault != NULL) {
+        d->handler->fault(d->arg, c, event->id, error);
+        return;
+    }
+    fprintf(stderr, "bench: client %s: error %u %s %s\n", c->user, error->code, error->name, error->message);
+    if (d->counts.errors > 20) {
+        exit(1);
+    }
+}
+
 static void on_event(driver *d, driver_conn *c, const Client__Event *event, uint64_t now)
 {
     switch (event->body_case) {
@@ -262,12 +286,7 @@ static void on_event(driver *d, driver_conn *c, const Client__Event *event, uint
         }
         break;
     case CLIENT__EVENT__BODY_ERROR:
-        d->counts.errors++;
-        fprintf(stderr, "bench: client %s: error %u %s %s\n", c->user, event->error->code, event->error->name,
-                event->error->message);
-        if (d->counts.errors > 20) {
-            exit(1);
-        }
+        on_error(d, c, event);
         break;
     default:
         break;

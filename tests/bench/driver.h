@@ -41,6 +41,8 @@ typedef struct driver_handler { /* each may be NULL */
     void (*live)(void *arg, driver_conn *c);
     void (*sent)(void *arg, driver_conn *c, uint64_t id, const Client__Sent *sent);
     void (*message)(void *arg, driver_conn *c, const Client__Message *message, uint64_t now_us);
+    /* a request was answered by an error; without this it is printed, and the 21st ends the run */
+    void (*fault)(void *arg, driver_conn *c, uint64_t id, const Client__Error *error);
     bool (*turn)(void *arg, uint64_t now_us); /* after each round of events; false: stop running */
 } driver_handler;
 
@@ -64,5 +66,7 @@ void driver_rest(driver *d, double seconds, unsigned heartbeat_ms);
 /* Queue a request; it leaves at the end of the round. Returns its id. */
 uint64_t driver_request(driver *d, driver_conn *c, Client__Request *request);
 uint64_t driver_send(driver *d, driver_conn *c, const char *chat, const char *to, const char *body);
+/* To one user, by a client_msg_id of the caller's. */
+uint64_t driver_send_as(driver *d, driver_conn *c, const char *client_msg_id, const char *to, const char *body);
 
 #endif
