@@ -18,7 +18,7 @@ struct client_view {
     bool others; /* some node runs with another config */
     client_node_view *nodes;
     client_shard_view *shards;
-    uint64_t epoch; /* of shard 0's leader */
+    uint64_t epoch; /* of the ring_teller */
     uint32_t map[MESH_SLOTS];
     char (*problems)[PROBLEM_SIZE];
 };
@@ -269,6 +269,22 @@ static void judge(client_view *view)
 
 /* ---- life ---- */
 
+/* Who knows the ring: shard 0's leader, which makes it; without one, the store that heard the newest. */
+static mesh_peer ring_teller(const client_view *view)
+{
+    mesh_peer best = MESH_NO_PEER;
+    if (view->n_shards > 0 && view->shards[0].leader != MESH_NO_PEER) {
+        return view->shards[0].leader;
+    }
+    for (size_t i = 0; i < view->n_nodes; i++) {
+        const client_node_view *n = &view->nodes[i];
+        if (n->node->role == MESH_STORE && n->up && (best == MESH_NO_PEER || n->epoch > view->nodes[best].epoch)) {
+            best = (mesh_peer)i;
+        }
+    }
+    return best;
+}
+
 client_view *client_view_new(const mesh_conf *conf, const char *const *texts)
 {
     client_view *view = mesh_alloc(sizeof *view);
@@ -293,10 +309,11 @@ client_view *client_view_new(const mesh_conf *conf, const char *const *texts)
             read_members(view, (uint32_t)i, texts[view->shards[i].leader]);
         }
     }
-    if (view->n_shards > 0 && view->shards[0].leader != MESH_NO_PEER) {
-        view->epoch = view->nodes[view->shards[0].leader].epoch;
-        read_ring(view, texts[view->shards[0].leader]);
-        read_map(view, texts[view->shards[0].leader]);
+    mesh_peer teller = ring_teller(view);
+    if (teller != MESH_NO_PEER) {
+        view->epoch = view->nodes[teller].epoch;
+        read_ring(view, texts[teller]);
+        read_map(view, texts[teller]);
     }
     judge(view);
     return view;

@@ -160,6 +160,20 @@ static void a_whole_cluster_is_green(void **state)
     world_destroy(w);
 }
 
+/* Nobody leads shard 0: what some store heard of the ring is still the ring in force. */
+static void the_ring_is_known_without_its_maker(void **state)
+{
+    (void)state;
+    world *w = world_new();
+    line(w, STORE3, "parley_store_ring_epoch{node=\"store3\"} 1\nparley_store_slots{node=\"x\",shard=\"0\"} 4096\n");
+    line(w, STORE3, "parley_store_map{node=\"x\",shard=\"0\",first=\"0\",last=\"4095\"} 4096\n");
+    look(w);
+    assert_int_equal(client_view_shard(w->view, 0)->leader, MESH_NO_PEER);
+    assert_int_equal(client_view_shard(w->view, 0)->slots, 4096);
+    assert_non_null(strstr(text_of(w, client_view_text), "ring: epoch 8\n")); /* 7 of before and 1 */
+    world_destroy(w);
+}
+
 static void expect(world *w, const char *problem, size_t n)
 {
     look(w);
@@ -330,6 +344,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(metrics_are_read),
         cmocka_unit_test(a_whole_cluster_is_green),
+        cmocka_unit_test(the_ring_is_known_without_its_maker),
         cmocka_unit_test(what_is_wrong_is_said),
         cmocka_unit_test(the_better_of_two_members_counts),
         cmocka_unit_test(of_two_leaders_the_later_counts),
