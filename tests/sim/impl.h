@@ -41,6 +41,7 @@ typedef struct sim_node {
     char disk_path[32]; /* a name of its own */
     unsigned disk_times;
     bool disk_held, disk_full, disk_broken;
+    bool disk_broke; /* since the process was started: it may have been mended before the process noticed */
     mesh_out *out;
     struct sim_input *inputs, **inputs_end;
     sim_us wake;       /* the planned turn, SIM_NEVER: none */

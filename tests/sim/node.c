@@ -222,9 +222,12 @@ static void store_failed(sim_node *n)
 {
     sim *s = n->s;
     mesh_err err = store_core_error(n->store);
-    if (err == MESH_IO && n->disk_broken) {
+    if (err == MESH_IO && n->disk_broke) {
         sim_trace(s, "%s: a write failed", n->name);
         sim_node_die(n);
+        if (!n->disk_broken) { /* mended before it noticed: whoever starts nodes again has been here */
+            sim_node_boot(n);
+        }
         return;
     }
     bool flipped = err == MESH_CORRUPT && s->conf.replicas > 1 && sim_disk_is_flipped(n->disk);
@@ -403,6 +406,7 @@ static void turn(sim *s, void *arg, uint64_t tag)
 
 static void boot_store(sim_node *n)
 {
+    n->disk_broke = false;
     if (n->disk_broken) {
         n->disk_broken = false;
         sim_disk_fail(n->disk, n->disk_full ? MESH_NO_SPACE : MESH_OK);

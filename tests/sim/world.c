@@ -131,7 +131,7 @@ void sim_disk_break_at(sim *s, const char *store)
     for (size_t i = 0; i < s->n_nodes; i++) {
         sim_node *n = &s->nodes[i];
         if (is_meant(n, store) && n->store) {
-            n->disk_broken = true;
+            n->disk_broken = n->disk_broke = true;
             sim_disk_fail(n->disk, MESH_IO);
         }
     }
