@@ -11,6 +11,7 @@
 #include "client/args.h"
 #include "client/cmd.h"
 #include "client/data.h"
+#include "client/metrics.h"
 #include "mesh/alloc.h"
 #include "mesh/link.h"
 #include "mesh/log.h"
@@ -57,15 +58,6 @@ static void fail(copying *c, const char *format, const char *what, size_t shard)
 }
 
 /* ---- whom to ask ---- */
-
-static uint64_t figure(const char *text, const char *name)
-{
-    char want[64];
-    snprintf(want, sizeof want, "\n%s{", name);
-    const char *line = strstr(text, want);
-    const char *end = line != NULL ? strchr(line, '}') : NULL;
-    return end != NULL ? strtoull(end + 1, NULL, 10) : 0;
-}
 
 static mesh_peer leader_of(const copying *c, const mesh_peer *stores, size_t n)
 {
@@ -207,9 +199,9 @@ static void on_message(void *arg, mesh_peer from, const Mesh__Msg *msg, mesh_sli
     if (msg->body_case == MESH__MSG__BODY_STATS_TEXT && !c->stores[from].known) {
         const char *text = msg->stats_text->text;
         c->stores[from] = (told){ .known = true,
-                                  .leads = figure(text, "parley_store_leader") == 1,
-                                  .term = figure(text, "parley_store_term"),
-                                  .applied = figure(text, "parley_store_applied_index") };
+                                  .leads = client_metrics_sum(text, "parley_store_leader", NULL) == 1,
+                                  .term = client_metrics_sum(text, "parley_store_term", NULL),
+                                  .applied = client_metrics_sum(text, "parley_store_applied_index", NULL) };
         c->missing--;
     } else if (c->fetch != NULL && store_fetch_takes(c->fetch, msg)) {
         store_fetch_message(c->fetch, from, msg, now, c->out);

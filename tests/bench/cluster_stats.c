@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "client/data.h"
+#include "client/metrics.h"
 #include "mesh/alloc.h"
 #include "mesh/link.h"
 #include "mesh/rand.h"
@@ -30,15 +31,7 @@ static void die(const char *what)
 
 uint64_t cluster_metric(const char *text, const char *name)
 {
-    uint64_t sum = 0;
-    size_t n = strlen(name);
-    for (const char *line = text; line != NULL; line = strchr(line, '\n'), line += line != NULL) {
-        if (strncmp(line, name, n) == 0 && line[n] == '{') {
-            const char *end = strchr(line, '}');
-            sum += end != NULL ? strtoull(end + 1, NULL, 10) : 0;
-        }
-    }
-    return sum;
+    return client_metrics_sum(text, name, NULL);
 }
 
 static void on_message(void *arg, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now)
