@@ -3,6 +3,7 @@
 # said above that line.
 # usage: run-tests.sh BUILD_DIR STAGE…      stages: lint unit story random live live-long web fuzz valgrind
 # UNIT_SKIP names unit tests to leave out; RANDOM_SECONDS (110) and RANDOM_FIRST (from the clock) steer the random stage.
+# Programs of unit, story and valgrind run TEST_JOBS (2) at a time and are told of in their order.
 # The output of each test is in BUILD_DIR/log.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -38,17 +39,48 @@ run_one() { # NAME SECONDS COMMAND…: the command is one test
     fi
 }
 
-run_cmocka() { # NAME SECONDS COMMAND…: as many tests as it says
-    local name=$1 limit=$2 log=$build/log/$1.log ok status
+jobs_max=${TEST_JOBS:-2} jobs_now=0
+declare -A ended=() # exit status by process
+waiting=()          # "process name" of what was started and not told of, in order
+trap 'kill $(jobs -p) 2>/dev/null' EXIT
+
+run_cmocka() { # NAME SECONDS COMMAND…: as many tests as it says; told of when all before it have been
+    local name=$1 limit=$2
     shift 2
-    timeout "$limit" "$@" >"$log" 2>&1
+    while [ "$jobs_now" -ge "$jobs_max" ]; do
+        wait_cmocka
+    done
+    timeout "$limit" "$@" >"$build/log/$name.log" 2>&1 &
+    waiting+=("$! $name")
+    jobs_now=$((jobs_now + 1))
+}
+
+wait_cmocka() { # for one of those that run
+    local pid status
+    wait -n -p pid
     status=$?
+    ended[$pid]=$status
+    jobs_now=$((jobs_now - 1))
+    while [ ${#waiting[@]} -gt 0 ] && [ -n "${ended[${waiting[0]% *}]:-}" ]; do
+        tell_cmocka "${waiting[0]#* }" "${ended[${waiting[0]% *}]}"
+        waiting=("${waiting[@]:1}")
+    done
+}
+
+finish_cmocka() {
+    while [ "$jobs_now" -gt 0 ]; do
+        wait_cmocka
+    done
+    ended=()
+}
+
+tell_cmocka() { # NAME STATUS
+    local name=$1 status=$2 log=$build/log/$1.log ok bad
     ok=$(grep -c '^\[       OK \]' "$log")
     if [ "$status" -eq 0 ] && [ "$ok" -gt 0 ]; then
         count "$ok" 0
         echo "  $name: $ok passed"
     else
-        local bad
         bad=$(grep -c '^\[  FAILED  \] [a-z_0-9]*$' "$log")
         count "$ok" "$((bad > 0 ? bad : 1))"
         show_failure "$name" "$log"
@@ -104,12 +136,14 @@ for stage in "$@"; do
             [[ " ${UNIT_SKIP:-} " != *" ${t##*/} "* ]] || continue
             run_cmocka "${t##*/}" 120 "$build/$t"
         done
+        finish_cmocka
         ;;
     valgrind) # of the cores: what runs threads, children or the clock is not for it
         for t in "${cores[@]}"; do
             run_cmocka "valgrind-$t" 600 valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
                 "$build/tests/unit/test_$t"
         done
+        finish_cmocka
         ;;
     random) run_random ;;
     live) run_node live ;;

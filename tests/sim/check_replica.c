@@ -7,6 +7,7 @@
 
 #include "store.pb-c.h"
 #include "store/key.h"
+#include "store/metrics.h"
 
 #define CATCH_UP_MS 10000
 
@@ -131,7 +132,7 @@ bool sim_replicas_even(sim *s, const char *store)
         if (!n->store || n->paused_until > s->now || !store_core_votes(n->store) || sim_disk_has_pending(n->disk)) {
             return false;
         }
-        uint64_t its_last = sim_metric(s, store_core_stats(n->store), n->name, "parley_store_last_index");
+        uint64_t its_last = mesh_stats_get(store_core_stats(n->store), STORE_M_LAST);
         if (last != 0 && (its_last != last || applied_of(n) != applied)) {
             return false;
         }

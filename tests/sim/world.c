@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "mesh/log.h"
+#include "store/metrics.h"
 
 void sim_kill(sim *s, const char *node)
 {
@@ -241,8 +242,7 @@ const char *sim_leader(sim *s, uint32_t shard)
 {
     for (size_t i = 0; i < s->n_nodes; i++) {
         sim_node *n = &s->nodes[i];
-        if (n->store && n->shard == shard &&
-            sim_metric(s, store_core_stats(n->store), n->name, "parley_store_leader")) {
+        if (n->store && n->shard == shard && mesh_stats_get(store_core_stats(n->store), STORE_M_LEADER)) {
             return n->name;
         }
     }
@@ -325,7 +325,7 @@ bool sim_moving(sim *s)
 {
     for (uint32_t shard = 0; shard < s->conf.shards; shard++) {
         const char *leader = sim_leader(s, shard);
-        if (!leader || sim_metric(s, store_core_stats(sim_store_at(s, leader)), leader, "parley_store_slot_leaving")) {
+        if (!leader || mesh_stats_get(store_core_stats(sim_store_at(s, leader)), STORE_M_SLOT_LEAVING)) {
             return true;
         }
     }
@@ -372,8 +372,7 @@ static bool warm(sim *s)
 {
     for (uint32_t shard = 0; shard < s->conf.shards; shard++) {
         const char *leader = sim_leader(s, shard);
-        if (!leader || sim_metric(s, store_core_stats(sim_store_at(s, leader)), leader, "parley_store_voters") <
-                           s->conf.replicas) {
+        if (!leader || mesh_stats_get(store_core_stats(sim_store_at(s, leader)), STORE_M_VOTERS) < s->conf.replicas) {
             return false;
         }
     }

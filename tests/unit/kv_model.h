@@ -48,22 +48,21 @@ static void model_write(kv_model *m, store_kv *kv, store_kv_batch *batch, mesh_r
     assert_int_equal(store_kv_batch_rows(batch), 0);
 }
 
-/* Index of the model's neighbour of `from` (inclusive) among keys with first byte c; MODEL_KEYS if none. */
+/* Index of the model's neighbour of `from` (inclusive) among keys with first byte c; MODEL_KEYS if none. Keys of one
+ * first byte are every third, in order. */
 static size_t model_seek(const kv_model *m, char c, const char *from, bool backward)
 {
     size_t best = MODEL_KEYS;
-    char best_key[16] = "";
-    for (size_t i = 0; i < MODEL_KEYS; i++) {
-        char key[16];
-        model_key(key, i);
-        int cmp = from == NULL ? 0 : store_omap_compare(text(key), text(from));
-        if (key[0] != c || m->value[i][0] == 0 || (backward ? cmp > 0 : cmp < 0)) {
+    for (size_t i = c == 'a' ? 0 : c == 'b' ? 1 : 2; i < MODEL_KEYS; i += 3) {
+        if (m->value[i][0] == 0) {
             continue;
         }
-        if (best == MODEL_KEYS || (backward ? strcmp(key, best_key) > 0 : strcmp(key, best_key) < 0)) {
-            best = i;
-            memcpy(best_key, key, sizeof key);
+        char key[16];
+        int cmp = from == NULL ? 0 : strcmp(model_key(key, i), from);
+        if (!backward && cmp >= 0) {
+            return i;
         }
+        best = backward && cmp <= 0 ? i : best;
     }
     return best;
 }
