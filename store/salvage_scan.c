@@ -11,6 +11,8 @@
 
 #define BLOCK 32768u
 #define HEADER 7u /* masked crc32c u32le, length u16le, type */
+#define READ_MIN 4096u
+#define READ_MAX (1u << 20)
 enum { ZERO, FULL, FIRST, MIDDLE, LAST };
 
 typedef struct scanner {
@@ -57,13 +59,11 @@ static mesh_err read_file(const char *path, mesh_buf *out)
     if (f == NULL) {
         return MESH_IO;
     }
-    for (;;) {
-        uint8_t *p = mesh_buf_grow(out, 1u << 20);
-        size_t n = fread(p, 1, 1u << 20, f);
-        out->size -= (1u << 20) - n;
-        if (n == 0) {
-            break;
-        }
+    size_t n = 1;
+    for (size_t room = READ_MIN; n > 0; room = room < READ_MAX ? 2 * room : room) { /* most files are small */
+        uint8_t *p = mesh_buf_grow(out, room);
+        n = fread(p, 1, room, f);
+        out->size -= room - n;
     }
     mesh_err err = ferror(f) ? MESH_IO : MESH_OK;
     fclose(f);
