@@ -17,7 +17,7 @@ static size_t varint_put(uint8_t out[10], uint64_t v)
 static size_t varint_get(mesh_slice in, uint64_t *v_p)
 {
     uint64_t v = 0;
-    for (size_t i = 0; i < in.size && i < 5; i++) {
+    for (size_t i = 0; i < in.size && i < CLIENT_FRAME_HEAD_MAX; i++) {
         v |= (uint64_t)(in.data[i] & 0x7f) << (7 * i);
         if (!(in.data[i] & 0x80)) {
             *v_p = v;

@@ -7,6 +7,7 @@
 #include "mesh/wire.h"
 
 #define CLIENT_FRAME_MAX (4u * 1024 * 1024) /* one event from the server; larger is malformed */
+#define CLIENT_FRAME_HEAD_MAX 5u            /* bytes of the length before it */
 
 /* Append one request as a frame. */
 void client_frame_put(mesh_buf *out, const Client__Request *request);

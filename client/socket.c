@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "client/partial.h"
 #include "mesh/alloc.h"
 
 struct client_conn {
@@ -270,27 +271,17 @@ static void on_prepare(uv_prepare_t *prepare)
 static int on_receive(client_conn *conn, struct lws *wsi, const uint8_t *data, size_t size)
 {
     if (lws_is_first_fragment(wsi)) {
-        mesh_buf_clear(&conn->in);
+        client_partial_clear(&conn->in);
     }
-    bool whole = lws_is_final_fragment(wsi) && lws_remaining_packet_payload(wsi) == 0;
-    if (conn->in.size + size > CLIENT_FRAME_MAX) {
-        return -1;
-    }
-    mesh_slice bytes = { data, size };
-    if (!whole || conn->in.size > 0) {
-        mesh_buf_put(&conn->in, data, size);
-        bytes = mesh_buf_slice(&conn->in);
-    }
-    if (whole) {
-        client_session_input(conn->session, bytes, conn->cs->arena, now_ms());
-        if (conn->in.cap > 64 * 1024) {
-            mesh_buf_fini(&conn->in);
-            mesh_buf_init(&conn->in);
-        }
-        mesh_buf_clear(&conn->in);
+    bool last = lws_is_final_fragment(wsi) && lws_remaining_packet_payload(wsi) == 0;
+    mesh_slice whole;
+    mesh_err err = client_partial_put(&conn->in, (mesh_slice){ data, size }, last, &whole);
+    if (err == MESH_OK) {
+        client_session_input(conn->session, whole, conn->cs->arena, now_ms());
+        client_partial_clear(&conn->in);
         mark(conn);
     }
-    return 0;
+    return err == MESH_TOO_BIG ? -1 : 0;
 }
 
 static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t size)
@@ -468,40 +459,4 @@ void client_conn_cut(client_conn *conn)
         client_session_closed(conn->session, 0, now_ms());
         mark(conn);
     }
-}
-
-mesh_err client_url_parse(const char *text, client_url *out)
-{
-    if (strncmp(text, "wss://", 6) == 0) {
-        return MESH_UNSUPPORTED;
-    }
-    if (strncmp(text, "ws://", 5) != 0) {
-        return MESH_MALFORMED;
-    }
-    text += 5;
-    size_t host = strcspn(text, ":/");
-    if (host == 0 || host >= sizeof out->host) {
-        return MESH_MALFORMED;
-    }
-    client_url url = { .port = 80 };
-    memcpy(url.host, text, host);
-    text += host;
-    if (*text == ':') {
-        char *end;
-        long port = strtol(text + 1, &end, 10);
-        if (end == text + 1 || port < 1 || port > 65535) {
-            return MESH_MALFORMED;
-        }
-        url.port = (int)port;
-        text = end;
-    }
-    if (*text != '\0' && *text != '/') {
-        return MESH_MALFORMED;
-    }
-    int n = snprintf(url.path, sizeof url.path, "%s", *text && text[1] ? text : "/v1/ws");
-    if (n < 0 || (size_t)n >= sizeof url.path) {
-        return MESH_MALFORMED;
-    }
-    *out = url;
-    return MESH_OK;
 }

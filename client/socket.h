@@ -10,21 +10,12 @@
 #include <uv.h>
 
 #include "client/session.h"
+#include "client/url.h"
 
 #define CLIENT_SOCKET_CONNECTING 512
 
 typedef struct client_socket client_socket; /* the driver */
 typedef struct client_conn client_conn;     /* one session and its connection, if any */
-
-typedef struct client_url {
-    char host[128];
-    int port;
-    char path[128];
-} client_url;
-
-/* ws://host[:port][/path]; the path defaults to /v1/ws.
- * Errors: MESH_MALFORMED; MESH_UNSUPPORTED wss. */
-MESH_MUST mesh_err client_url_parse(const char *text, client_url *out);
 
 /* loop is borrowed for the driver's life. files: sockets to make room for (RLIMIT_NOFILE is raised as far as allowed).
  * Errors: MESH_IO libwebsockets does not start. */

@@ -116,14 +116,17 @@ mesh_stats *edge_stat_new(void);
 
 /* ---- core.c ---- */
 edge_session *edge_core_find(const edge_core *core, edge_session_id id); /* NULL: not here */
+void edge_core_close(edge_core *core, edge_session *s, edge_close code, mesh_time now);
+
+/* ---- core_out.c ---- */
 /* Queue one event. A session that is closed takes nothing; one with too much queued is closed as slow. */
 void edge_core_put(edge_core *core, edge_session *s, const Client__Event *event, mesh_time now);
 /* The error event of fault; detail NULL: the table's message. after_ms 0: the table's. */
 void edge_core_error(edge_core *core, edge_session *s, uint64_t id, uint32_t fault, uint32_t after_ms,
                      const char *detail, mesh_time now);
 void edge_core_done(edge_core *core, edge_session *s, uint64_t id, mesh_time now); /* nothing when id is 0 */
-void edge_core_close(edge_core *core, edge_session *s, edge_close code, mesh_time now);
 void edge_core_ready(edge_core *core, edge_session *s); /* there is something for the shell to do */
+void edge_core_unready(edge_core *core, edge_session *s);
 
 /* ---- timer.c ---- */
 void edge_timer_place(edge_core *core, edge_session *s,

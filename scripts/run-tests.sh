@@ -11,8 +11,8 @@ build=$1
 shift
 mkdir -p "$build/log"
 passed=0 failed=0 skipped=()
-cores=(edge_codec edge_core edge_http edge_push edge_request edge_token mesh_base mesh_conf mesh_ring mesh_wire
-    router_core store_core store_omap client_irc client_session)
+cores=(edge_codec edge_core edge_http edge_push edge_request edge_request_answer edge_request_bad edge_token mesh_base
+    mesh_conf mesh_ring mesh_wire router_core store_core store_omap client_irc client_partial client_session)
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=0:strict_string_checks=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 PARLEY=$(realpath "$build/parley")

@@ -7,8 +7,6 @@
 #define STORE_GRACE_MS 500  /* after the stop signal it still serves so long: routers finish what they had sent */
 #define STORE_STOP_MS 10000 /* and is gone by then, quiet or not: what is not acked may be lost, nothing else */
 #define STORE_WAIT_ROUTERS_MS 29300 /* one process only: so long routers may drain through it */
-#define STORE_REOPEN_MS 2000        /* a database closed for lack of space is tried again this often */
-#define STORE_SPACE_MS 1000         /* free space is looked at this often */
 
 /* Run node self (a store of conf) in the calling thread until mesh_loop_stopping(), then finish what is under way and
  * come back. Its database is the directory <store.path>/<node name>; store.path is made when it is not there. Signals,

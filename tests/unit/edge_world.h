@@ -323,6 +323,19 @@ static inline void fault(world *w, mesh_peer from, uint64_t corr, uint32_t code)
     mesh_says(w, from, &msg);
 }
 
+static inline void answer(world *w, mesh_peer from, uint64_t corr, Mesh__Msg *msg)
+{
+    msg->corr = corr;
+    mesh_says(w, from, msg);
+}
+
+static inline void done(world *w, uint64_t corr)
+{
+    Mesh__Done d = MESH__DONE__INIT;
+    MESH_MSG(msg, DONE, done, &d);
+    answer(w, ROUTER1, corr, &msg);
+}
+
 static inline void message_text(char out[256], uint64_t inbox_seq, const char *body)
 {
     snprintf(
