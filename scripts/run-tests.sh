@@ -3,8 +3,8 @@
 # said above that line.
 # usage: run-tests.sh BUILD_DIR STAGE…      stages: lint unit story random live live-long web fuzz valgrind
 # UNIT_SKIP names unit tests to leave out; RANDOM_SECONDS (110) and RANDOM_FIRST (from the clock) steer the random stage.
-# Programs of unit, story and valgrind run TEST_JOBS (2) at a time and are told of in their order.
-# The output of each test is in BUILD_DIR/log.
+# The output of each test is in BUILD_DIR/log. Programs of unit, story and valgrind run TEST_JOBS (2) at a time and are told
+# of in their order.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 build=$1

@@ -4,7 +4,6 @@
 
 #include "mesh/id.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,15 +41,18 @@ static bool settled(sim *s)
     return !not_live(s) && !not_answered(s);
 }
 
-static unsigned long long inflight(sim_node *n)
+unsigned long long sim_metric(sim *s, mesh_stats *stats, const char *node, const char *name)
 {
-    mesh_buf *text = &n->s->events;
-    text->size = 0;
-    mesh_stats_print(router_core_stats(n->router), n->name, text);
-    mesh_buf_put(text, "", 1);
-    const char *row = strstr((const char *)text->data, "\nparley_router_inflight{");
-    assert(row);
-    return strtoull(strchr(row, ' '), NULL, 10);
+    s->events.size = 0;
+    mesh_stats_print(stats, node, &s->events);
+    *mesh_buf_grow(&s->events, 1) = 0;
+    for (const char *at = (const char *)s->events.data; (at = strstr(at, name)) != NULL; at++) {
+        const char *line = at == (const char *)s->events.data ? at : at - 1;
+        if (at == line || *line == '\n') {
+            return strtoull(at + strcspn(at, " \n"), NULL, 10);
+        }
+    }
+    return 0;
 }
 
 /* What a node still owes. Of a shard's replicas only the leader delivers. */
@@ -62,7 +64,7 @@ static unsigned long long left_at(sim_node *n)
                    ? mesh_stats_get(stats, STORE_M_OUTBOX_ITEMS) + mesh_stats_get(stats, STORE_M_SLOT_LEAVING)
                    : 0;
     }
-    return n->router ? inflight(n) : 0;
+    return n->router ? sim_metric(n->s, router_core_stats(n->router), n->name, "parley_router_inflight") : 0;
 }
 
 static bool same_cursors(sim *s)

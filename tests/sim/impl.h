@@ -183,6 +183,10 @@ void sim_op_answer(sim_client *c, const Client__Event *event);
 void sim_op_disconnected(sim_client *c);
 void sim_client_put(sim_client *c, const Client__Request *request);
 
+/* check.c */
+/* 0: none of that name. Prints a page: what is asked each millisecond goes by mesh_stats_get. */
+unsigned long long sim_metric(sim *s, mesh_stats *stats, const char *node, const char *name);
+
 /* check_replica.c */
 void sim_check_replicas_wait(sim *s); /* until all replicas of each shard have applied the same, for a while */
 
