@@ -3,8 +3,7 @@
 # said above that line.
 # usage: run-tests.sh BUILD_DIR STAGE…      stages: lint unit story random live live-long web fuzz valgrind
 # UNIT_SKIP names unit tests to leave out; RANDOM_SECONDS (110) and RANDOM_FIRST (from the clock) steer the random stage.
-# The output of each test is in BUILD_DIR/log. Programs of unit, story and valgrind run TEST_JOBS (2) at a time and are told
-# of in their order.
+# The output of each test is in BUILD_DIR/log.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 build=$1
@@ -39,6 +38,7 @@ run_one() { # NAME SECONDS COMMAND…: the command is one test
     fi
 }
 
+# Programs of unit, story and valgrind run TEST_JOBS at a time and are told of in their order.
 jobs_max=${TEST_JOBS:-2} jobs_now=0
 declare -A ended=() # exit status by process
 waiting=()          # "process name" of what was started and not told of, in order
