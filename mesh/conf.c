@@ -44,6 +44,8 @@ static const mesh_setting settings[] = {
     INT("store.free_min_mib", "256", 0, 1048576, "With less free on the disk than this, writes are refused."),
     INT("store.log_trail_kib", "65536", 16, 67108864,
         "Log kept for replicas that were away; one that misses more gets a copy of the rows."),
+    INT("store.log_hold_mib", "4096", 0, 67108864,
+        "At most so much more log is kept for replicas that are getting a copy or come back; 0 = none."),
     INT("store.election_ms", "300", 50, 60000, "A replica that hears nothing of a leader for this long seeks to lead."),
     INT("store.heartbeat_ms", "50", 5, 10000, "A leader is heard at least this often; a fraction of election_ms."),
     INT("store.copy_mib_s", "64", 0, 100000, "A replica gives copies of its rows no faster than this; 0 = no limit."),

@@ -12,8 +12,9 @@
 #include "mesh/alloc.h"
 #include "store/consensus_priv.h"
 
-#define INSTALL_TIMES 2   /* election timeouts until a leader asks again whether a replica has its copy */
-#define TRIM_ENTRIES 4096 /* trim when more can go than this, or more bytes than the trail */
+#define INSTALL_TIMES 2    /* election timeouts until a leader asks again whether a replica has its copy */
+#define TRIM_ENTRIES 4096  /* trim when more can go than this, or more bytes than the trail */
+#define TRIM_AT_ONCE 16384 /* entries: one write deletes them, and others wait for it */
 
 /* ---- opening ---- */
 
@@ -407,6 +408,9 @@ void store_consensus_trim(store_consensus *cons, uint64_t applied, mesh_time now
     if (cut.entries <= TRIM_ENTRIES && cut.bytes <= cons->log.trail) {
         return;
     }
+    if (cut.entries > TRIM_AT_ONCE) {
+        cut.first = cons->log.first + TRIM_AT_ONCE;
+    }
     struct raft_buffer buf;
     int rc = raft_configuration_encode(&cons->raft.configuration_committed, &buf);
     assert(rc == 0);
@@ -422,6 +426,21 @@ void store_consensus_trim(store_consensus *cons, uint64_t applied, mesh_time now
 }
 
 /* ---- how it is ---- */
+
+uint64_t store_consensus_goes_on_from(const store_consensus *cons)
+{
+    return cons->snapshot.index + 1 == cons->log.first ? cons->snapshot.index : cons->log.first;
+}
+
+uint64_t store_consensus_log_bytes(const store_consensus *cons, uint64_t index)
+{
+    return consensus_log_bytes_after(&cons->log, index);
+}
+
+bool store_consensus_follows(const store_consensus *cons)
+{
+    return cons->follows || store_consensus_leader(cons);
+}
 
 store_role store_consensus_role(const store_consensus *cons)
 {

@@ -99,7 +99,7 @@ MESH_MUST mesh_err store_consensus_receive(store_consensus *cons, const Mesh__Ra
 void store_consensus_step(store_consensus *cons, mesh_time now);
 mesh_ms store_consensus_deadline(const store_consensus *cons);
 /* Drop log entries up to applied (its batch on disk), keeping trail bytes or more for laggards. Call it often: it acts
- * only when more than 4096 entries or more than the trail can go. */
+ * only when more than 4096 entries or more than the trail can go, and drops at most 16384 at once. */
 void store_consensus_trim(store_consensus *cons, uint64_t applied, mesh_time now);
 
 /* ---- how it is ---- */
@@ -122,6 +122,12 @@ unsigned store_consensus_uncommitted(const store_consensus *cons);
 uint64_t store_consensus_term(const store_consensus *cons);
 uint64_t store_consensus_last_index(const store_consensus *cons);
 uint64_t store_consensus_commit(const store_consensus *cons);
+/* The lowest entry after which this log can go on at a replica that has it. */
+uint64_t store_consensus_goes_on_from(const store_consensus *cons);
+/* Bytes of the entries after index, to within a STORE_LOG_MARKS-th of the trail; 0: it has none. */
+uint64_t store_consensus_log_bytes(const store_consensus *cons, uint64_t index);
+/* It leads, or once since the open it had all that its leader called committed. */
+bool store_consensus_follows(const store_consensus *cons);
 /* What the replica is known to have on disk of this leader's log; 0 = nothing is known, or not the leader. */
 uint64_t store_consensus_match(const store_consensus *cons, uint64_t raft_id);
 

@@ -214,6 +214,15 @@ void consensus_log_cut_tail(consensus_log *log, uint64_t from, store_kv_batch *b
     }
 }
 
+uint64_t consensus_log_bytes_after(const consensus_log *log, uint64_t index)
+{
+    if (index >= log->last || log->marks.n == 0) {
+        return 0;
+    }
+    const consensus_note *mark = note_at(&log->marks, index + 1);
+    return log->bytes - (mark != NULL ? mark : &log->marks.items[0])->value;
+}
+
 consensus_cut consensus_log_plan_cut(const consensus_log *log, uint64_t applied)
 {
     consensus_cut cut = { .first = log->first };

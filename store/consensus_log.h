@@ -76,6 +76,8 @@ MESH_MUST mesh_err consensus_log_read(store_kv *kv, uint64_t index, mesh_buf *ro
 
 void consensus_log_append(consensus_log *log, store_kv_batch *batch, uint64_t term, uint8_t type, mesh_slice payload);
 void consensus_log_cut_tail(consensus_log *log, uint64_t from, store_kv_batch *batch); /* [from..last], if any */
+/* Of the entries after index, as finely as the marks are set. */
+uint64_t consensus_log_bytes_after(const consensus_log *log, uint64_t index);
 /* What can go so that the trail or more is kept, and nothing above applied goes. */
 consensus_cut consensus_log_plan_cut(const consensus_log *log, uint64_t applied);
 void consensus_log_cut_head(consensus_log *log, consensus_cut cut, store_kv_batch *batch);

@@ -50,7 +50,8 @@ struct store_consensus {
     uint64_t passed, applied;
     uint64_t snapshot_ticket; /* a trim being written, 0 = none */
     consensus_snapshot snapshot;
-    bool ahead; /* the rows stand for more than the log: STORE_AHEAD's row is there */
+    bool follows; /* once since the open: all that the leader called committed was here */
+    bool ahead;   /* the rows stand for more than the log: STORE_AHEAD's row is there */
     bool delivering;
     mesh_ms now, last_timeout, heartbeat_ms;
     mesh_ms heard_at;         /* from a leader of the term in force */

@@ -247,7 +247,10 @@ static mesh_err on_append(store_consensus *cons, const Mesh__Raft *msg, mesh_tim
             return err; /* refused: with the entries it would be as well */
         }
     }
-    return feed_entries(cons, msg, from, now);
+    mesh_err err = feed_entries(cons, msg, from, now);
+    cons->follows = cons->follows || (err == MESH_OK && !cons->wants_state && msg->commit > 0 &&
+                                      raft_commit_index(&cons->raft) >= msg->commit);
+    return err;
 }
 
 static mesh_err on_install(store_consensus *cons, const Mesh__Raft *msg, mesh_time now)

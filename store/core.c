@@ -164,8 +164,8 @@ static void from_replica(store_core *core, mesh_peer from, const Mesh__Msg *msg)
         err = !its_own             ? MESH_MALFORMED
               : core->cons == NULL ? MESH_STALE
                                    : store_consensus_receive(core->cons, msg->raft, core->now);
-    } else if (!store_copy_message(core, from, msg)) {
-        err = MESH_MALFORMED;
+    } else {
+        err = store_copy_message(core, from, msg);
     }
     mesh_stats_add(core->stats, STORE_M_BAD_MESSAGES, err == MESH_MALFORMED ? 1 : 0);
     store_reign_check(core);
@@ -237,8 +237,7 @@ void store_core_up(store_core *core, mesh_peer peer, uint64_t boot, mesh_time no
 
 /* ---- the turn ---- */
 
-/* Log entries whose rows are on disk are not needed for a restart; those that a copy under way does not hold yet are.
- */
+/* Log entries whose rows are on disk are not needed for a restart; those that replicas which are behind lack are. */
 static void trim_log(store_core *core)
 {
     if (core->sample_ticket != 0 && store_kv_durable(core->kv) >= core->sample_ticket) {
@@ -249,8 +248,8 @@ static void trim_log(store_core *core)
         core->sample_applied = core->fsm->applied;
         core->sample_ticket = core->fsm->ticket;
     }
-    uint64_t copied = store_transfer_oldest(core->transfer);
-    uint64_t upto = core->safe_applied < copied ? core->safe_applied : copied;
+    uint64_t kept = store_copy_keeps(core);
+    uint64_t upto = core->safe_applied < kept ? core->safe_applied : kept;
     if (upto >= core->trimmed + TRIM_EVERY) {
         core->trimmed = upto;
         store_consensus_trim(core->cons, upto, core->now);
@@ -391,7 +390,9 @@ static store_core *new_core(const store_core_conf *conf, store_kv *kv, mesh_time
     core->kv = kv;
     core->now = now;
     core->rand.state = conf->seed;
-    core->stats = store_metrics_new();
+    core->own_stats = conf->stats == NULL;
+    core->stats = core->own_stats ? store_metrics_new() : conf->stats;
+    store_metrics_begin(core->stats);
     core->arena = mesh_arena_new();
     core->gather = store_gather_new();
     core->up = mesh_alloc(mesh_conf_nodes(core->conf) * sizeof *core->up);
@@ -399,6 +400,7 @@ static store_core *new_core(const store_core_conf *conf, store_kv *kv, mesh_time
     core->done_since = MESH_NEVER;
     core->reads_end = &core->reads;
     core->group = store_group_new(core->conf, core->self, conf->lost);
+    core->hold = store_hold_new(core->conf, core->self);
     return core;
 }
 
@@ -446,6 +448,7 @@ void store_core_destroy(store_core **core_p)
     if (core == NULL) {
         return;
     }
+    store_copy_count(core);
     if (core->cons != NULL) {
         store_consensus_close(&core->cons);
     }
@@ -454,6 +457,7 @@ void store_core_destroy(store_core **core_p)
     }
     store_transfer_destroy(&core->transfer);
     store_group_destroy(&core->group);
+    store_hold_destroy(&core->hold);
     store_outbox_destroy(&core->outbox);
     store_mover_destroy(&core->mover);
     store_leases_destroy(&core->leases);
@@ -461,7 +465,9 @@ void store_core_destroy(store_core **core_p)
     store_gather_destroy(&core->gather);
     drop_reads(core);
     mesh_arena_destroy(&core->arena);
-    mesh_stats_destroy(&core->stats);
+    if (core->own_stats) {
+        mesh_stats_destroy(&core->stats);
+    }
     mesh_buf_fini(&core->scratch);
     free(core->path);
     free(core->up);
@@ -533,6 +539,7 @@ static void count(store_core *core)
         mesh_stats_set(core->stats, STORE_M_FORMER, store_group_is_former(core->cons) ? 1 : 0);
     }
     store_metrics_kv(core->stats, core->kv);
+    store_copy_count(core);
 }
 
 mesh_stats *store_core_stats(store_core *core)

@@ -49,6 +49,7 @@ typedef struct store_core_conf {
     const char *path;         /* of the kv, for a copy beside it; NULL: this replica can take none. Copied */
     bool lost;                /* store_kv_is_lost: it had data, and has not voted since */
     store_kv_options options; /* of such a copy */
+    mesh_stats *stats;        /* store_metrics_new; borrowed: counters go on from core to core. NULL: its own */
 } store_core_conf;
 
 /* What the owner has to do, in whose hands the database is. */

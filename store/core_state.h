@@ -11,6 +11,7 @@
 #include "store/fsm.h"
 #include "store/gather.h"
 #include "store/group.h"
+#include "store/hold.h"
 #include "store/leases.h"
 #include "store/mover.h"
 #include "store/outbox.h"
@@ -32,11 +33,16 @@ struct store_core {
     store_kv_options options;
     store_kv *kv;
     mesh_stats *stats;
+    bool own_stats;
     store_fsm *fsm;
     store_consensus *cons; /* NULL: no data, and not decided yet how it begins */
     store_group *group;
     store_transfer *transfer;
     store_fetch *fetch; /* NULL: not needed */
+    store_hold *hold;
+    bool hold_dropped;           /* somebody needs more of the log than is kept */
+    store_transfer_counts given; /* as last counted */
+    store_fetch_counts taken;
     store_verdict verdict;
     mesh_rand rand;
     mesh_arena *arena; /* of one message or turn */
@@ -93,7 +99,10 @@ void store_reign_forget(store_core *core, mesh_peer peer);
 
 /* ---- copy.c: a copy of another replica's rows instead of the log ---- */
 mesh_ms store_copy_turn(store_core *core);
-/* False: it is for neither side of a copy. */
-bool store_copy_message(store_core *core, mesh_peer from, const Mesh__Msg *msg);
+/* Errors: MESH_MALFORMED it is for neither side of a copy, or nonsense. */
+MESH_MUST mesh_err store_copy_message(store_core *core, mesh_peer from, const Mesh__Msg *msg);
+/* The index above which the log is kept for replicas that are behind; STORE_HOLD_NONE. cons is open. */
+uint64_t store_copy_keeps(store_core *core);
+void store_copy_count(store_core *core); /* into the stats, before they are shown, and before fetch is destroyed */
 
 #endif

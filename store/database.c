@@ -52,6 +52,7 @@ struct store_database {
     mesh_ms space_at;
     bool space_low;
     mesh_stats *stats;
+    mesh_stats *core_stats; /* of one core after the other */
 };
 
 /* ---- open and closed ---- */
@@ -104,6 +105,7 @@ static mesh_err open_core(store_database *d, mesh_time now, char *why)
         .conf = d->conf, .self = d->self, .seed = mesh_rand_seed(), .path = d->path, .options = kv_options(d)
     };
     conf.lost = d->lost;
+    conf.stats = d->core_stats;
     return store_core_new(&conf, d->kv, now, &d->core, why, WHY_SIZE);
 }
 
@@ -462,6 +464,7 @@ mesh_err store_database_new(const mesh_conf *conf, mesh_peer self, mesh_loop *lo
     d->boots = mesh_alloc(mesh_conf_nodes(conf) * sizeof *d->boots);
     d->out = mesh_out_new(mesh_conf_nodes(conf));
     d->stats = mesh_stats_new(stat_infos, STATS);
+    d->core_stats = store_metrics_new();
     if (!find_path(d)) {
         store_database_destroy(&d);
         return MESH_IO;
@@ -479,6 +482,7 @@ void store_database_destroy(store_database **database_p)
     close_database(d);
     mesh_out_destroy(&d->out);
     mesh_stats_destroy(&d->stats);
+    mesh_stats_destroy(&d->core_stats);
     free(d->boots);
     free(d);
     *database_p = NULL;

@@ -55,6 +55,18 @@ static const mesh_stat_info infos[STORE_METRICS] = {
     GAUGE(STORE_M_FORMER, "former", "1 when this replica was taken out of its group"),
     COUNTER(STORE_M_COPIES, "copies_total", "Copies of another replica's rows that were taken over"),
     COUNTER(STORE_M_COPIES_FAILED, "copies_failed_total", "Copies that this disk did not take"),
+    COUNTER(STORE_M_COPY_SESSIONS, "copy_sessions_total", "Copies of its rows begun for replicas and backups"),
+    COUNTER(STORE_M_COPY_GIVEN, "copy_given_bytes_total", "Bytes of rows given to them"),
+    COUNTER(STORE_M_COPY_REFUSED, "copy_refused_total", "Asks for a copy answered with a fault"),
+    COUNTER(STORE_M_COPY_BAD_ASKS, "copy_bad_asks_total", "Asks for a copy that are nonsense"),
+    COUNTER(STORE_M_COPY_BEGUN, "copy_begun_total", "Times this replica began to take a copy from its first chunk"),
+    COUNTER(STORE_M_COPY_TAKEN, "copy_taken_bytes_total", "Bytes of rows taken from other replicas"),
+    COUNTER(STORE_M_COPY_BAD, "copy_bad_chunks_total", "Chunks whose checksum or rows were wrong"),
+    GAUGE(STORE_M_COPY_INDEX, "copy_index", "Log index that the copy being taken stands for; 0: none is"),
+    GAUGE(STORE_M_COPY_BYTES, "copy_bytes", "Bytes of rows of it that came since the database was opened"),
+    GAUGE(STORE_M_LOG_HELD, "log_held_bytes", "Bytes of the log that replicas which are behind need yet"),
+    COUNTER(STORE_M_HOLDS_DROPPED, "log_holds_dropped_total",
+            "Times the log was trimmed though a replica needed it: too much of it, or too little space"),
     COUNTER(STORE_M_KV_ROWS, "kv_rows_total", "Rows written"),
     COUNTER(STORE_M_KV_BYTES, "kv_bytes_total", "Bytes of rows written"),
     COUNTER(STORE_M_KV_SYNCS, "kv_syncs_total", "Synced writes"),
@@ -65,6 +77,15 @@ static const mesh_stat_info infos[STORE_METRICS] = {
 mesh_stats *store_metrics_new(void)
 {
     return mesh_stats_new(infos, STORE_METRICS);
+}
+
+void store_metrics_begin(mesh_stats *stats)
+{
+    for (unsigned i = 0; i < STORE_METRICS; i++) {
+        if (infos[i].type == MESH_GAUGE) {
+            mesh_stats_set(stats, i, 0);
+        }
+    }
 }
 
 void store_metrics_fault(mesh_stats *stats, uint32_t code)

@@ -51,6 +51,17 @@ enum store_metric {
     STORE_M_FORMER,
     STORE_M_COPIES,
     STORE_M_COPIES_FAILED,
+    STORE_M_COPY_SESSIONS, /* given */
+    STORE_M_COPY_GIVEN,
+    STORE_M_COPY_REFUSED,
+    STORE_M_COPY_BAD_ASKS,
+    STORE_M_COPY_BEGUN, /* taken */
+    STORE_M_COPY_TAKEN,
+    STORE_M_COPY_BAD,
+    STORE_M_COPY_INDEX, /* of the one under way */
+    STORE_M_COPY_BYTES,
+    STORE_M_LOG_HELD,
+    STORE_M_HOLDS_DROPPED,
     STORE_M_KV_ROWS,
     STORE_M_KV_BYTES,
     STORE_M_KV_SYNCS,
@@ -60,6 +71,7 @@ enum store_metric {
 };
 
 mesh_stats *store_metrics_new(void);
+void store_metrics_begin(mesh_stats *stats); /* gauges are what the last core left: none is known yet */
 void store_metrics_fault(mesh_stats *stats, uint32_t code);
 void store_metrics_kv(mesh_stats *stats, const store_kv *kv);
 

@@ -37,6 +37,7 @@ typedef struct sim_conf {
     unsigned edges, routers;   /* edge1.., router1.. */
     unsigned shards, replicas; /* 0 = 1; store1.., shard-major: of 2 shards with 3 replicas store4 to 6 are shard 1 */
     unsigned log_trail_kib;    /* 0 = the default */
+    unsigned copy_mib_s, log_hold_mib; /* 0 = the default */
     uint64_t seed;
     bool trace;      /* keep the readable trace (it costs; the hash is always there) */
     bool echo;       /* and print it as it comes */

@@ -345,6 +345,16 @@ static void add_node(sim *s, mesh_role role, unsigned n, uint32_t shard)
     assert(!err);
 }
 
+static void set_number(sim *s, const char *key, unsigned value)
+{
+    char text[16];
+    snprintf(text, sizeof text, "%u", value);
+    if (value) {
+        mesh_err err = mesh_conf_set(s->mesh, key, text);
+        assert(!err);
+    }
+}
+
 static mesh_conf *make_conf(sim *s)
 {
     s->mesh = mesh_conf_new();
@@ -365,6 +375,8 @@ static mesh_conf *make_conf(sim *s)
         err = mesh_conf_set(s->mesh, "store.log_trail_kib", kib);
         assert(!err);
     }
+    set_number(s, "store.copy_mib_s", s->conf.copy_mib_s);
+    set_number(s, "store.log_hold_mib", s->conf.log_hold_mib);
     return s->mesh;
 }
 
