@@ -274,6 +274,42 @@ static void trim_keeps_the_trail(void **state)
     sim_disk_destroy(&disk);
 }
 
+/* A log that was held for long goes in portions. */
+static void trim_deletes_a_portion_at_a_time(void **state)
+{
+    (void)state;
+    enum { ENTRIES = 40000, AT_ONCE = 16384, BYTES = 119 };
+    sim_disk *disk = sim_disk_new("disk", 9);
+    owner o = { .trail = 64u << 10, .quiet = true };
+    char payload[101];
+    memset(payload, 'p', 100);
+    payload[100] = 0;
+    owner_open(&o);
+    assert_int_equal(store_consensus_goes_on_from(o.cons), 0);
+    for (int i = 0; i < ENTRIES; i++) {
+        submit(&o, payload);
+        sim_disk_flush(disk);
+        step(&o);
+    }
+    uint64_t last = store_consensus_last_index(o.cons);
+    assert_in_range(store_consensus_log_bytes(o.cons, last - 30000), 30000 * BYTES, 30000 * BYTES + 2048);
+    assert_int_equal(store_consensus_log_bytes(o.cons, last), 0);
+    assert_int_equal(store_consensus_log_bytes(o.cons, last + 7), 0);
+    uint64_t from = 0;
+    for (int i = 1; i <= 3; i++) {
+        store_consensus_trim(o.cons, o.applied, o.now);
+        submit(&o, payload);
+        sim_disk_flush(disk);
+        step(&o);
+        uint64_t now = store_consensus_goes_on_from(o.cons);
+        assert_true(now > from && now - from <= AT_ONCE + 1);
+        from = now;
+    }
+    assert_true(store_consensus_log_bytes(o.cons, from) < 2 * o.trail);
+    owner_close(&o);
+    sim_disk_destroy(&disk);
+}
+
 /* Break the rows by `key` (deleted, or given value) and expect the open to be refused. */
 static void expect_refused(mesh_slice key, const char *value, mesh_err want, const char *says)
 {
@@ -384,6 +420,7 @@ int main(void)
         cmocka_unit_test(restart_hands_over_what_was_not_applied),
         cmocka_unit_test(random_crashes_lose_nothing),
         cmocka_unit_test(trim_keeps_the_trail),
+        cmocka_unit_test(trim_deletes_a_portion_at_a_time),
         cmocka_unit_test(damaged_rows_are_refused),
         cmocka_unit_test(other_cluster_and_id),
         cmocka_unit_test(nothing_commits_after_a_disk_error),
