@@ -96,7 +96,8 @@ static uint64_t lacks(const store_core *core, bool *copies_p)
         *copies_p = true;
         return manifest.index; /* however much further the rows will be, the log goes on from here */
     }
-    bool none = core->cons == NULL || store_consensus_follows(core->cons) || store_group_is_former(core->cons);
+    /* a new replica's copy may know no configuration that it is in: whether it belongs here, the others judge */
+    bool none = core->cons == NULL || store_consensus_follows(core->cons);
     return none ? 0 : store_consensus_last_index(core->cons);
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "store/fetch.h"
+#include "store/hold.h"
 #include "store/kv_rows.h"
 #include "store/transfer.h"
 #include "tests/fuzz/fuzz.h"
@@ -14,6 +15,7 @@ enum { GIVER, TAKER, OTHER, PEERS };
 typedef struct world {
     store_kv *kv;
     store_transfer *transfer;
+    store_hold *hold;
     store_fetch *fetch;
     store_kv_incoming *in;
     mesh_out *out;
@@ -112,6 +114,24 @@ static void tell_taker(world *w, Mesh__Msg *msg, bool right)
     w->chunks = counts.chunks;
 }
 
+/* The log begins with 3. */
+static void tell_hold(world *w, const Mesh__Msg *msg)
+{
+    uint64_t words[MESH_REPLICAS_MAX], index = msg->state_hold->index;
+    mesh_err err = store_hold_heard(w->hold, msg->key[0] == 'x' ? OTHER : TAKER, msg->state_hold, 3, w->now);
+    size_t n = store_hold_words(w->hold, 3, w->now, words);
+    bool found = false;
+    for (size_t i = 0; i < n; i++) {
+        if (words[i] < 3 || words[i] == STORE_HOLD_NONE) {
+            abort();
+        }
+        found = found || words[i] == index;
+    }
+    if (n > 2 || (err == MESH_OK && index >= 3 && !found)) {
+        abort();
+    }
+}
+
 static void one(world *w, uint8_t what, mesh_slice bytes)
 {
     ProtobufCMessage *m = NULL;
@@ -124,6 +144,8 @@ static void one(world *w, uint8_t what, mesh_slice bytes)
         Mesh__Msg *msg = (Mesh__Msg *)m;
         if (what != 1) {
             tell_taker(w, msg, what == 3);
+        } else if (msg->body_case == MESH__MSG__BODY_STATE_HOLD) {
+            tell_hold(w, msg);
         } else if (store_transfer_takes(msg)) {
             store_transfer_message(w->transfer, msg->key[0] == 'x' ? OTHER : TAKER, msg, w->now, w->out);
         }
@@ -167,6 +189,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     w.arena = mesh_arena_new();
     w.answers = mesh_arena_new();
     w.transfer = store_transfer_new(&giver, w.kv);
+    w.hold = store_hold_new(conf, GIVER);
     w.fetch = store_fetch_new(&taker, peers, 1, 5, w.now);
     one(&w, 4, (mesh_slice){ NULL, 0 });
     w.begun = 1;
@@ -178,6 +201,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     store_kv_incoming_close(&w.in);
     store_fetch_destroy(&w.fetch);
     store_transfer_destroy(&w.transfer);
+    store_hold_destroy(&w.hold);
     store_kv_close(&w.kv);
     mesh_out_destroy(&w.out);
     mesh_arena_destroy(&w.arena);

@@ -527,6 +527,14 @@ static void put_asks(mesh_buf *out)
     done.session = 2;
     MESH_MSG(msg, STATE_DONE, state_done, &done);
     chunk_msg(out, "\1", &msg);
+    for (unsigned i = 0; i < 3; i++) {
+        Mesh__StateHold hold = MESH__STATE_HOLD__INIT;
+        hold.shard = i == 1;
+        hold.index = 7 * (2 - i);
+        MESH_MSG(word, STATE_HOLD, state_hold, &hold);
+        word.key = i == 0 ? "x" : "";
+        chunk_msg(out, "\1", &word);
+    }
 }
 
 static void put_states(const char *dir, mesh_buf *out)

@@ -35,6 +35,7 @@ typedef struct sim_node {
     edge_core *edge;
     router_core *router;
     store_core *store;
+    unsigned switches; /* to copies */
     store_kv *kv;
     uint32_t shard; /* a store's; so are the next ones */
     sim_disk *disk;

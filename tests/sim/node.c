@@ -274,6 +274,7 @@ static void store_replaced(sim_node *n, store_verdict verdict)
     store_core_destroy(&n->store);
     store_kv_close(&n->kv);
     if (verdict == STORE_SWITCH) {
+        n->switches++;
         mesh_err err = store_kv_switch(n->disk_path, why, sizeof why);
         if (err) {
             sim_complain(s, "%s does not switch: %s, %s", n->name, mesh_err_name(err), why);

@@ -101,6 +101,7 @@ bool sim_disk_stale_at(sim *s, const char *store); /* ... a dead store has it ag
 unsigned sim_disk_sound(sim *s, const char *store);
 bool sim_replicas_even(sim *s, const char *store);           /* all of its shard run, and have the same log and rows */
 unsigned sim_disk_quarantines_at(sim *s, const char *store); /* how often */
+unsigned sim_switches_at(sim *s, const char *store);         /* to a copy of another replica's rows: how often */
 void sim_disk_hold_at(sim *s, const char *store, bool hold); /* nothing becomes durable while held */
 void sim_space_at(sim *s, const char *store, bool enough);   /* the watermark, as the shell judges it */
 void sim_disk_slow(sim *s, unsigned times);                  /* the same for all stores */

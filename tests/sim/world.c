@@ -172,6 +172,11 @@ unsigned sim_disk_sound(sim *s, const char *store)
     return sound;
 }
 
+unsigned sim_switches_at(sim *s, const char *store)
+{
+    return sim_node_find(s, store)->switches;
+}
+
 unsigned sim_disk_quarantines_at(sim *s, const char *store)
 {
     return sim_disk_quarantines(sim_node_find(s, store)->disk);
