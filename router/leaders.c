@@ -106,6 +106,12 @@ bool router_leaders_known(const router_leaders *leaders, uint32_t number)
     return s && s->known;
 }
 
+uint64_t router_leaders_term(const router_leaders *leaders, uint32_t number)
+{
+    const shard *s = find(leaders, number);
+    return s ? s->term : 0;
+}
+
 size_t router_leaders_stores(const router_leaders *leaders, uint32_t number)
 {
     const shard *s = find(leaders, number);

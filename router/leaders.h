@@ -24,6 +24,7 @@ void router_leaders_destroy(router_leaders **leaders_p);
 mesh_peer router_leaders_target(const router_leaders *leaders, uint32_t shard);
 mesh_ms router_leaders_ready_at(const router_leaders *leaders, uint32_t shard); /* not before; 0: at once */
 bool router_leaders_known(const router_leaders *leaders, uint32_t shard);       /* the target is known to lead */
+uint64_t router_leaders_term(const router_leaders *leaders, uint32_t shard);    /* the highest said; 0: none yet */
 size_t router_leaders_stores(const router_leaders *leaders, uint32_t shard);    /* how many the shard has */
 
 /* Shards that have stores, i < count, by number. */

@@ -6,8 +6,9 @@
  * exception is an attach, which may raise its device's generation each time: only the answer to its last try says which
  * one the store holds, so each try has a corr of its own. Nobody but the deadline gives a request up.
  *
- * Within one span of its link a store that has not refused a request is not sent it twice: links lose nothing then, and
- * a store that is slow would only become slower. */
+ * Within one span of its link and one term a store that has not refused a request is not sent it twice: links lose
+ * nothing then, and a store that is slow would only become slower. One that says that it leads in a later term has lost
+ * what it was asked before, and is asked again. */
 #include <inttypes.h>
 
 #include "mesh/log.h"
@@ -154,9 +155,10 @@ void router_tries_down(router_core *core, mesh_peer store, mesh_time now, mesh_o
 
 mesh_err router_tries_leading(router_core *core, mesh_peer store, uint64_t term, mesh_time now, mesh_out *out)
 {
+    bool anew = term > router_leaders_term(core->leaders, mesh_conf_node(core->conf, store)->shard);
     mesh_err err = router_leaders_leading(core->leaders, store, term);
     if (err == MESH_OK) {
-        send_all(core, ROUTER_TRIED, asked_of_another, store, now, out);
+        send_all(core, ROUTER_TRIED, anew ? of_shard : asked_of_another, store, now, out);
         send_all(core, ROUTER_PAUSED, of_shard, store, now, out);
     }
     return err;

@@ -1,96 +1,8 @@
 /* The router core, driven by hand: the test is the edge and the store. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/unit/router_rig.h"
 
-#include <cmocka.h>
-
-#include "mesh/alloc.h"
-#include "mesh/fault.h"
-#include "router/core.h"
-
-enum { EDGE1, EDGE2, ROUTER1, ROUTER2, STORE1, PEERS };
+enum { EDGE1, EDGE2, ROUTER1, ROUTER2, STORE1 };
 #define BOOT 77
-#define SENT_MAX 4096
-
-typedef struct fixture {
-    mesh_conf *conf;
-    router_core *core;
-    mesh_out *out;
-    mesh_arena *arena;
-    mesh_time now;
-    uint64_t epoch;
-    uint64_t era; /* of what the store answers */
-    struct {
-        mesh_peer to;
-        Mesh__Msg *msg;
-    } sent[SENT_MAX]; /* what the core said since the last collect */
-    size_t n_sent;
-} fixture;
-
-static void add_node(mesh_conf *conf, const char *name, mesh_role role)
-{
-    mesh_node_conf node = { .role = role };
-    snprintf(node.name, sizeof node.name, "%s", name);
-    if (role != MESH_EDGE) {
-        snprintf(node.endpoint, sizeof node.endpoint, "inproc://%s", name);
-    }
-    assert_int_equal(mesh_conf_add_node(conf, &node), MESH_OK);
-}
-
-static void collect(fixture *f)
-{
-    mesh_peer peer;
-    mesh_buf frame = { 0 };
-    f->n_sent = 0;
-    while (mesh_out_take(f->out, &peer, &frame)) {
-        mesh_frame_reader reader;
-        Mesh__Msg *msg;
-        uint8_t *copy = mesh_arena_alloc(f->arena, frame.size);
-        memcpy(copy, frame.data, frame.size);
-        assert_int_equal(mesh_frame_open(&reader, (mesh_slice){ copy, frame.size }), MESH_OK);
-        while (mesh_frame_next(&reader, f->arena, &msg, NULL) == MESH_OK) {
-            assert_true(f->n_sent < SENT_MAX);
-            f->sent[f->n_sent].to = peer;
-            f->sent[f->n_sent++].msg = msg;
-        }
-        mesh_buf_fini(&frame);
-    }
-}
-
-/* The only message of this kind to this peer among what was just collected. */
-static Mesh__Msg *only(fixture *f, mesh_peer to, Mesh__Msg__BodyCase kind)
-{
-    Mesh__Msg *found = NULL;
-    for (size_t i = 0; i < f->n_sent; i++) {
-        if (f->sent[i].to == to && f->sent[i].msg->body_case == kind) {
-            assert_null(found);
-            found = f->sent[i].msg;
-        }
-    }
-    assert_non_null(found);
-    return found;
-}
-
-static size_t count(const fixture *f, Mesh__Msg__BodyCase kind)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < f->n_sent; i++) {
-        n += f->sent[i].msg->body_case == kind;
-    }
-    return n;
-}
-
-static void say(fixture *f, mesh_peer from, const Mesh__Msg *msg)
-{
-    mesh_buf packed = { 0 };
-    mesh_wire_pack(msg, &packed);
-    router_core_message(f->core, from, msg, mesh_buf_slice(&packed), f->now, f->out);
-    mesh_buf_fini(&packed);
-    collect(f);
-}
 
 static void set_ring(fixture *f, bool both)
 {
@@ -110,37 +22,20 @@ static void set_ring(fixture *f, bool both)
 
 static int setup(void **state)
 {
-    fixture *f = mesh_alloc(sizeof *f);
-    f->conf = mesh_conf_new();
-    add_node(f->conf, "edge1", MESH_EDGE);
-    add_node(f->conf, "edge2", MESH_EDGE);
-    add_node(f->conf, "router1", MESH_ROUTER);
-    add_node(f->conf, "router2", MESH_ROUTER);
-    add_node(f->conf, "store1", MESH_STORE);
-    f->now = (mesh_time){ 1000, 1700000000000 };
-    f->arena = mesh_arena_new();
-    f->era = 1;
-    f->out = mesh_out_new(PEERS);
-    f->core = router_core_new(&(router_core_conf){ f->conf, ROUTER1, BOOT }, f->now);
-    router_core_up(f->core, EDGE1, 5, f->now, f->out);
-    router_core_up(f->core, EDGE2, 5, f->now, f->out);
-    router_core_up(f->core, STORE1, 6, f->now, f->out);
-    collect(f);
+    mesh_conf *conf = mesh_conf_new();
+    add_node(conf, "edge1", MESH_EDGE, 0);
+    add_node(conf, "edge2", MESH_EDGE, 0);
+    add_node(conf, "router1", MESH_ROUTER, 0);
+    add_node(conf, "router2", MESH_ROUTER, 0);
+    add_node(conf, "store1", MESH_STORE, 0);
+    fixture *f = rig_new(conf, ROUTER1, BOOT);
+    up(f, EDGE1);
+    up(f, EDGE2);
+    up(f, STORE1);
     assert_string_equal(only(f, STORE1, MESH__MSG__BODY_LEASE)->lease->router, "router1");
     set_ring(f, false);
     assert_int_equal(count(f, MESH__MSG__BODY_RING), 2); /* each edge is told */
     *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    router_core_destroy(&f->core);
-    mesh_out_destroy(&f->out);
-    mesh_arena_destroy(&f->arena);
-    mesh_conf_destroy(&f->conf);
-    free(f);
     return 0;
 }
 
@@ -369,36 +264,6 @@ static void deadlines_are_the_askers(void **state)
         }
     }
     assert_true(router_core_turn(f->core, f->now, f->out) > f->now.mono);
-}
-
-/* Two steps, one deadline: the second has what the first left. */
-static void a_chat_list_has_one_deadline(void **state)
-{
-    fixture *f = *state;
-    Mesh__Chats chats = MESH__CHATS__INIT;
-    chats.user = "default/ann";
-    MESH_MSG(ask, CHATS, chats, &chats);
-    ask.key = chats.user;
-    ask.corr = 5;
-    ask.ttl_ms = 1000;
-    say(f, EDGE1, &ask);
-    Mesh__Msg *rows = only(f, STORE1, MESH__MSG__BODY_USER_CHATS);
-    assert_int_equal(rows->ttl_ms, 1000);
-    f->now.mono += 400;
-    Mesh__HeadAsk chat = MESH__HEAD_ASK__INIT;
-    Mesh__HeadAsk *list[] = { &chat };
-    chat.chat = "default/g:x";
-    Mesh__UserChatPage body = MESH__USER_CHAT_PAGE__INIT;
-    body.chats = list;
-    body.n_chats = 1;
-    MESH_MSG(answer, USER_CHAT_PAGE, user_chat_page, &body);
-    answer.corr = rows->corr;
-    say(f, STORE1, &answer);
-    assert_int_equal(only(f, STORE1, MESH__MSG__BODY_HEADS)->ttl_ms, 600);
-    f->now.mono += 600;
-    router_core_turn(f->core, f->now, f->out);
-    collect(f);
-    expect_fault(f, EDGE1, 5, FAULT_UNAVAILABLE);
 }
 
 /* An edge asks again after its two seconds; the attach that is on its way must be there still. */
@@ -1004,7 +869,6 @@ int main(void)
         STORY(request_is_forwarded_and_answered),
         STORY(deadline_and_store_down_answer_unavailable),
         STORY(deadlines_are_the_askers),
-        STORY(a_chat_list_has_one_deadline),
         STORY(an_attach_outlives_its_asker),
         STORY(inflight_is_bounded),
         STORY(held_deliveries_are_bounded),

@@ -1,38 +1,12 @@
 /* Whom the router asks: the table by itself, and the core over a shard of three stores. The test is the edge and the
  * stores. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "mesh/alloc.h"
-#include "mesh/fault.h"
-#include "router/core.h"
-#include "router/leaders.h"
+#include "tests/unit/router_rig.h"
 
 enum { EDGE, ROUTER, S1, S2, S3, LONE, PEERS };
 static const char *const names[PEERS] = { "edge1", "router1", "s1", "s2", "s3", "lone" };
 #define BOOT 77
 #define TTL_MS 5000
 #define FIRST_PAUSE ROUTER_PAUSE_MIN_MS
-#define SENT_MAX 512
-
-typedef struct fixture {
-    mesh_conf *conf;
-    router_leaders *leaders;
-    router_core *core;
-    mesh_out *out;
-    mesh_arena *arena;
-    mesh_time now;
-    struct {
-        mesh_peer to;
-        Mesh__Msg *msg;
-    } sent[SENT_MAX]; /* what the core said since the last collect */
-    size_t n_sent;
-} fixture;
 
 /* ---- the table ---- */
 
@@ -46,13 +20,8 @@ static mesh_conf *make_conf(void)
 {
     mesh_conf *conf = mesh_conf_new();
     for (mesh_peer i = 0; i < PEERS; i++) {
-        mesh_node_conf node = { .role = i == EDGE ? MESH_EDGE : i == ROUTER ? MESH_ROUTER : MESH_STORE };
-        snprintf(node.name, sizeof node.name, "%s", names[i]);
-        node.shard = i == LONE ? 7 : 0;
-        if (i != EDGE) {
-            snprintf(node.endpoint, sizeof node.endpoint, "inproc://%s", names[i]);
-        }
-        assert_int_equal(mesh_conf_add_node(conf, &node), MESH_OK);
+        mesh_role role = i == EDGE ? MESH_EDGE : i == ROUTER ? MESH_ROUTER : MESH_STORE;
+        add_node(conf, names[i], role, i == LONE ? 7 : 0);
     }
     return conf;
 }
@@ -198,80 +167,16 @@ static void a_leader_of_an_old_term_is_not_believed(void **state)
 
 /* ---- the core ---- */
 
-static void collect(fixture *f)
-{
-    mesh_peer peer;
-    mesh_buf frame = { 0 };
-    f->n_sent = 0;
-    while (mesh_out_take(f->out, &peer, &frame)) {
-        mesh_frame_reader reader;
-        Mesh__Msg *msg;
-        uint8_t *copy = mesh_arena_alloc(f->arena, frame.size);
-        memcpy(copy, frame.data, frame.size);
-        assert_int_equal(mesh_frame_open(&reader, (mesh_slice){ copy, frame.size }), MESH_OK);
-        while (mesh_frame_next(&reader, f->arena, &msg, NULL) == MESH_OK) {
-            assert_true(f->n_sent < SENT_MAX);
-            f->sent[f->n_sent].to = peer;
-            f->sent[f->n_sent++].msg = msg;
-        }
-        mesh_buf_fini(&frame);
-    }
-}
-
-static size_t count(const fixture *f, Mesh__Msg__BodyCase kind)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < f->n_sent; i++) {
-        n += f->sent[i].msg->body_case == kind;
-    }
-    return n;
-}
-
-/* The only message of this kind among what was just collected, and it went there. */
-static Mesh__Msg *only(fixture *f, mesh_peer to, Mesh__Msg__BodyCase kind)
+/* The same, and to nobody else. */
+static Mesh__Msg *lone(fixture *f, mesh_peer to, Mesh__Msg__BodyCase kind)
 {
     assert_int_equal(count(f, kind), 1);
-    for (size_t i = 0; i < f->n_sent; i++) {
-        if (f->sent[i].msg->body_case == kind) {
-            assert_string_equal(names[f->sent[i].to], names[to]);
-            return f->sent[i].msg;
-        }
-    }
-    return NULL;
+    return only(f, to, kind);
 }
 
 static void nothing(const fixture *f, Mesh__Msg__BodyCase kind)
 {
     assert_int_equal(count(f, kind), 0);
-}
-
-static void say(fixture *f, mesh_peer from, const Mesh__Msg *msg)
-{
-    mesh_buf packed = { 0 };
-    mesh_wire_pack(msg, &packed);
-    router_core_message(f->core, from, msg, mesh_buf_slice(&packed), f->now, f->out);
-    mesh_buf_fini(&packed);
-    collect(f);
-}
-
-static void up(fixture *f, mesh_peer peer)
-{
-    router_core_up(f->core, peer, 5, f->now, f->out);
-    collect(f);
-}
-
-static void down(fixture *f, mesh_peer peer)
-{
-    router_core_down(f->core, peer, f->now, f->out);
-    collect(f);
-}
-
-/* Time passes, and the loop comes by at its end only. */
-static void pass(fixture *f, mesh_ms ms)
-{
-    f->now.mono += ms;
-    router_core_turn(f->core, f->now, f->out);
-    collect(f);
 }
 
 static void set_ring(fixture *f, mesh_peer from, uint64_t epoch, uint64_t corr)
@@ -291,29 +196,13 @@ static void set_ring(fixture *f, mesh_peer from, uint64_t epoch, uint64_t corr)
 
 static int setup(void **state)
 {
-    fixture *f = mesh_alloc(sizeof *f);
-    f->conf = make_conf();
-    f->now = (mesh_time){ 1000, 1700000000000 };
-    f->arena = mesh_arena_new();
-    f->out = mesh_out_new(PEERS);
-    f->core = router_core_new(&(router_core_conf){ f->conf, ROUTER, BOOT }, f->now);
+    fixture *f = rig_new(make_conf(), ROUTER, BOOT);
     up(f, EDGE);
     up(f, S1);
     up(f, S2);
     up(f, S3);
     set_ring(f, S1, 1, 1);
     *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    router_core_destroy(&f->core);
-    mesh_out_destroy(&f->out);
-    mesh_arena_destroy(&f->arena);
-    mesh_conf_destroy(&f->conf);
-    free(f);
     return 0;
 }
 
@@ -335,7 +224,7 @@ static void send_text(fixture *f, uint64_t corr, uint32_t ttl_ms, size_t size)
 
 static uint64_t asked(fixture *f, mesh_peer store)
 {
-    const Mesh__Msg *msg = only(f, store, MESH__MSG__BODY_SEND);
+    const Mesh__Msg *msg = lone(f, store, MESH__MSG__BODY_SEND);
     assert_string_equal(msg->key, "default/g:x");
     assert_string_equal(msg->send->client_msg_id, "m1");
     assert_int_equal(msg->trace, 9);
@@ -383,7 +272,7 @@ static bool metric(fixture *f, const char *line)
 
 static void expect_fault(fixture *f, uint64_t corr, uint32_t code)
 {
-    const Mesh__Msg *msg = only(f, EDGE, MESH__MSG__BODY_FAULT);
+    const Mesh__Msg *msg = lone(f, EDGE, MESH__MSG__BODY_FAULT);
     assert_int_equal(msg->corr, corr);
     assert_int_equal(msg->fault->code, code);
 }
@@ -393,7 +282,7 @@ static void a_refused_request_follows_the_hint(void **state)
     fixture *f = *state;
     send_text(f, 42, 3000, 10);
     uint64_t corr = asked(f, S1);
-    assert_int_equal(only(f, S1, MESH__MSG__BODY_SEND)->ttl_ms, 3000);
+    assert_int_equal(lone(f, S1, MESH__MSG__BODY_SEND)->ttl_ms, 3000);
     refuse(f, S1, corr, "s3");
     assert_int_equal(f->n_sent, 0);
     send_text(f, 43, 0, 10); /* the shard pauses for new ones too */
@@ -407,7 +296,7 @@ static void a_refused_request_follows_the_hint(void **state)
     assert_int_equal(f->sent[0].msg->ttl_ms, 3000 - FIRST_PAUSE);
     assert_int_equal(f->sent[0].msg->send->body.len, 10);
     sent(f, S3, corr, 7);
-    assert_int_equal(only(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
+    assert_int_equal(lone(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
     pass(f, 0);
     assert_true(metric(f, "parley_router_resent_total{node=\"router1\"} 1\n"));
     assert_true(metric(f, "parley_router_leader_changes_total{node=\"router1\"} 1\n"));
@@ -460,7 +349,7 @@ static void the_leader_goes_down_in_the_middle(void **state)
     pass(f, ROUTER_PAUSE_MAX_MS);
     assert_int_equal(count(f, MESH__MSG__BODY_SEND), 2);
     sent(f, S3, corr, 7);
-    assert_int_equal(only(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
+    assert_int_equal(lone(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
 }
 
 static void a_silent_store_is_not_waited_for(void **state)
@@ -483,7 +372,7 @@ static void a_silent_store_is_not_waited_for(void **state)
     pass(f, 100);
     nothing(f, MESH__MSG__BODY_SEND);
     sent(f, S3, corr, 7);
-    assert_int_equal(only(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
+    assert_int_equal(lone(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
 }
 
 /* A store that answers others is slow, not gone: the same again would make it slower. */
@@ -501,7 +390,7 @@ static void a_slow_store_is_not_asked_twice(void **state)
         nothing(f, MESH__MSG__BODY_SEND);
     }
     sent(f, S1, corr, 9);
-    assert_int_equal(only(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
+    assert_int_equal(lone(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
 }
 
 static void a_late_answer_of_an_earlier_try_is_true(void **state)
@@ -513,7 +402,7 @@ static void a_late_answer_of_an_earlier_try_is_true(void **state)
     pass(f, FIRST_PAUSE);
     assert_int_equal(asked(f, S2), corr);
     sent(f, S1, corr, 7);
-    assert_int_equal(only(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
+    assert_int_equal(lone(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
     sent(f, S2, corr, 7);
     assert_int_equal(f->n_sent, 0);
     assert_true(metric(f, "parley_router_late_total{node=\"router1\"} 1\n"));
@@ -594,22 +483,22 @@ static void the_lease_follows_the_leader(void **state)
 {
     fixture *f = *state;
     pass(f, ROUTER_LEASE_RENEW_MS);
-    uint64_t corr = only(f, S1, MESH__MSG__BODY_LEASE)->corr;
+    uint64_t corr = lone(f, S1, MESH__MSG__BODY_LEASE)->corr;
     refuse(f, S1, corr, "s2");
     pass(f, FIRST_PAUSE);
-    only(f, S2, MESH__MSG__BODY_LEASE);
+    lone(f, S2, MESH__MSG__BODY_LEASE);
     set_ring(f, S2, 1, corr); /* nothing new: the usual answer */
     nothing(f, MESH__MSG__BODY_RING);
     say_leading(f, S3, 0, 5);
     pass(f, 0);
-    only(f, S3, MESH__MSG__BODY_LEASE);
+    lone(f, S3, MESH__MSG__BODY_LEASE);
     set_ring(f, S3, 2, corr);
-    only(f, EDGE, MESH__MSG__BODY_RING);
+    lone(f, EDGE, MESH__MSG__BODY_RING);
     set_ring(f, S1, 1, 0); /* older */
     nothing(f, MESH__MSG__BODY_RING);
     down(f, S3);
     pass(f, FIRST_PAUSE);
-    only(f, S1, MESH__MSG__BODY_LEASE);
+    lone(f, S1, MESH__MSG__BODY_LEASE);
 }
 
 /* Nothing but the lease is asked, and nothing is answered. */
@@ -632,14 +521,14 @@ static uint64_t bounces(fixture *f, Mesh__Msg__BodyCase kind, uint64_t term)
 {
     mesh_buf first = { 0 };
     mesh_buf second = { 0 };
-    Mesh__Msg *msg = only(f, S1, kind);
+    Mesh__Msg *msg = lone(f, S1, kind);
     uint64_t corr = msg->corr;
     assert_int_not_equal(corr, 0);
     msg->ttl_ms = 0;
     mesh_wire_pack(msg, &first);
     refuse(f, S1, corr, "s2");
     pass(f, FIRST_PAUSE);
-    msg = only(f, S2, kind);
+    msg = lone(f, S2, kind);
     assert_in_range(msg->ttl_ms, 1, TTL_MS - FIRST_PAUSE);
     assert_true((msg->corr == corr) == (kind != MESH__MSG__BODY_ATTACH));
     msg->corr = corr;
@@ -650,7 +539,7 @@ static uint64_t bounces(fixture *f, Mesh__Msg__BodyCase kind, uint64_t term)
     mesh_buf_fini(&first);
     mesh_buf_fini(&second);
     say_leading(f, S1, 0, term);
-    return only(f, S1, kind)->corr; /* S2 has not answered yet */
+    return lone(f, S1, kind)->corr; /* S2 has not answered yet */
 }
 
 static void say_attached(fixture *f, mesh_peer from, uint64_t corr, uint64_t generation, bool resync)
@@ -695,7 +584,7 @@ static void attach_and_resync(fixture *f)
     MESH_MSG(heads, CHAT_LIST, chat_list, &list);
     heads.corr = bounces(f, MESH__MSG__BODY_HEADS, 3);
     say(f, S2, &heads);
-    assert_int_equal(only(f, EDGE, MESH__MSG__BODY_ATTACHED)->corr, 8);
+    assert_int_equal(lone(f, EDGE, MESH__MSG__BODY_ATTACHED)->corr, 8);
 }
 
 static void append_pull_and_ack(fixture *f)
@@ -724,7 +613,7 @@ static void append_pull_and_ack(fixture *f)
     MESH_MSG(done, APPENDED, appended, &appended);
     done.corr = bounces(f, MESH__MSG__BODY_APPEND, 4);
     say(f, S1, &done);
-    assert_int_equal(only(f, S3, MESH__MSG__BODY_DELIVERED)->delivered->item, 900); /* whoever sent it */
+    assert_int_equal(lone(f, S3, MESH__MSG__BODY_DELIVERED)->delivered->item, 900); /* whoever sent it */
     Mesh__InboxEntry row = MESH__INBOX_ENTRY__INIT;
     Mesh__InboxEntry *rows[] = { &row };
     row.inbox_seq = 1;
@@ -735,7 +624,7 @@ static void append_pull_and_ack(fixture *f)
     MESH_MSG(pulled, INBOX_PAGE, inbox_page, &page);
     pulled.corr = bounces(f, MESH__MSG__BODY_INBOX_READ, 5);
     say(f, S1, &pulled);
-    only(f, EDGE, MESH__MSG__BODY_LIVE);
+    lone(f, EDGE, MESH__MSG__BODY_LIVE);
     Mesh__InboxAck ack = MESH__INBOX_ACK__INIT;
     ack.user = "default/bob";
     ack.device = "phone";
@@ -757,15 +646,35 @@ static void an_attach_takes_the_answer_of_its_last_try(void **state)
 {
     fixture *f = *state;
     ask_attach(f);
-    uint64_t first = only(f, S1, MESH__MSG__BODY_ATTACH)->corr;
+    uint64_t first = lone(f, S1, MESH__MSG__BODY_ATTACH)->corr;
     down(f, S1);
     pass(f, FIRST_PAUSE);
-    uint64_t last = only(f, S2, MESH__MSG__BODY_ATTACH)->corr;
+    uint64_t last = lone(f, S2, MESH__MSG__BODY_ATTACH)->corr;
     up(f, S1);
     say_attached(f, S1, first, 1, false);
     assert_int_equal(f->n_sent, 0);
     say_attached(f, S2, last, 2, false);
-    assert_int_equal(only(f, EDGE, MESH__MSG__BODY_ATTACHED)->attached->generation, 2);
+    assert_int_equal(lone(f, EDGE, MESH__MSG__BODY_ATTACHED)->attached->generation, 2);
+}
+
+/* In a later term it has nothing of what it was asked before; said again in the same term it still has it. */
+static void a_later_term_of_the_same_store_is_asked_again(void **state)
+{
+    fixture *f = *state;
+    say_leading(f, S1, 0, 5);
+    send_text(f, 42, 0, 10);
+    uint64_t corr = asked(f, S1);
+    ask_attach(f);
+    uint64_t first = lone(f, S1, MESH__MSG__BODY_ATTACH)->corr;
+    say_leading(f, S1, 0, 5);
+    nothing(f, MESH__MSG__BODY_SEND);
+    say_leading(f, S1, 0, 6);
+    assert_int_equal(asked(f, S1), corr);
+    assert_int_not_equal(lone(f, S1, MESH__MSG__BODY_ATTACH)->corr, first);
+    sent(f, S1, corr, 7);
+    assert_int_equal(lone(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
+    say_leading(f, S1, 0, 7);
+    nothing(f, MESH__MSG__BODY_SEND);
 }
 
 static void an_old_term_changes_nothing(void **state)
@@ -790,11 +699,11 @@ static void quiet_waits_for_what_is_sent_again(void **state)
     ring.epoch = 2;
     MESH_MSG(msg, RING, ring, &ring);
     say(f, S1, &msg);
-    assert_true(only(f, S1, MESH__MSG__BODY_LEASE)->lease->leaving);
+    assert_true(lone(f, S1, MESH__MSG__BODY_LEASE)->lease->leaving);
     down(f, S1);
     assert_false(router_core_quiet(f->core, f->now));
     pass(f, FIRST_PAUSE);
-    assert_true(only(f, S2, MESH__MSG__BODY_LEASE)->lease->leaving); /* said to the next one too */
+    assert_true(lone(f, S2, MESH__MSG__BODY_LEASE)->lease->leaving); /* said to the next one too */
     sent(f, S2, corr, 7);
     assert_true(router_core_quiet(f->core, f->now));
 }
@@ -844,9 +753,9 @@ static void what_waits_goes_where_its_slot_has_gone(void **state)
     sent(f, S1, corr, 7); /* the old shard's word comes too late: the new one says the same */
     nothing(f, MESH__MSG__BODY_SENT);
     sent(f, LONE, corr, 7);
-    assert_int_equal(only(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
+    assert_int_equal(lone(f, EDGE, MESH__MSG__BODY_SENT)->corr, 42);
     sent(f, LONE, second, 8);
-    assert_int_equal(only(f, EDGE, MESH__MSG__BODY_SENT)->corr, 43);
+    assert_int_equal(lone(f, EDGE, MESH__MSG__BODY_SENT)->corr, 43);
 }
 
 static void a_store_asks_another_shard(void **state)
@@ -859,10 +768,10 @@ static void a_store_asks_another_shard(void **state)
     MESH_MSG(msg, SLOT_ROWS, slot_rows, &part);
     msg.corr = 99;
     say(f, S1, &msg); /* nobody is there */
-    assert_int_equal(only(f, S1, MESH__MSG__BODY_FAULT)->fault->code, FAULT_UNAVAILABLE);
+    assert_int_equal(lone(f, S1, MESH__MSG__BODY_FAULT)->fault->code, FAULT_UNAVAILABLE);
     up(f, LONE);
     say(f, S1, &msg);
-    uint64_t corr = only(f, LONE, MESH__MSG__BODY_SLOT_ROWS)->corr;
+    uint64_t corr = lone(f, LONE, MESH__MSG__BODY_SLOT_ROWS)->corr;
     give_all_to_lone(f); /* the map has no say in it */
     nothing(f, MESH__MSG__BODY_SLOT_ROWS);
     Mesh__SlotTaken taken = MESH__SLOT_TAKEN__INIT;
@@ -871,16 +780,16 @@ static void a_store_asks_another_shard(void **state)
     MESH_MSG(yes, SLOT_TAKEN, slot_taken, &taken);
     yes.corr = corr;
     say(f, LONE, &yes);
-    assert_true(only(f, S1, MESH__MSG__BODY_SLOT_TAKEN)->corr == 99);
+    assert_true(lone(f, S1, MESH__MSG__BODY_SLOT_TAKEN)->corr == 99);
     Mesh__MapSet set = MESH__MAP_SET__INIT;
     set.move = 1;
     MESH_MSG(map, MAP_SET, map_set, &set);
     map.corr = 100;
     say(f, LONE, &map);
-    only(f, S1, MESH__MSG__BODY_MAP_SET);
+    lone(f, S1, MESH__MSG__BODY_MAP_SET);
     part.shard = 3; /* there is no such shard */
     say(f, S1, &msg);
-    assert_int_equal(only(f, S1, MESH__MSG__BODY_FAULT)->fault->code, FAULT_UNAVAILABLE);
+    assert_int_equal(lone(f, S1, MESH__MSG__BODY_FAULT)->fault->code, FAULT_UNAVAILABLE);
 }
 
 #define TABLE(name) cmocka_unit_test_setup_teardown(name, table_setup, table_teardown)
@@ -907,6 +816,7 @@ int main(void)
         STORY(the_lease_leaves_a_silent_store),
         STORY(every_kind_is_sent_again),
         STORY(an_attach_takes_the_answer_of_its_last_try),
+        STORY(a_later_term_of_the_same_store_is_asked_again),
         STORY(an_old_term_changes_nothing),
         STORY(quiet_waits_for_what_is_sent_again),
         STORY(what_waits_goes_where_its_slot_has_gone),
