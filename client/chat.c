@@ -111,20 +111,6 @@ void client_chat_name_room(client_room *room, const char *name)
     }
 }
 
-void client_chat_learn(client_chat *chat, const Client__Summary *summary)
-{
-    client_room *room = client_chat_room(chat, summary->chat);
-    room->direct = summary->kind == CLIENT__CHAT_KIND__CHAT_KIND_DIRECT;
-    if (room->direct && summary->peer[0]) {
-        char name[MESH_ID_MAX + 2];
-        snprintf(name, sizeof name, "@%s", summary->peer);
-        client_chat_name_room(room, name);
-        snprintf(room->peer, sizeof room->peer, "%s", summary->peer);
-    } else {
-        client_chat_name_room(room, summary->name);
-    }
-}
-
 /* ---- messages ---- */
 
 static const char *author(const Client__Message *m)
@@ -362,6 +348,10 @@ static void on_answer(void *arg, uint64_t id, const Client__Event *event)
     }
     switch ((int)event->body_case) {
     case CLIENT__EVENT__BODY_ERROR:
+        if (ask->kind == CLIENT_ASK_AGAIN) {
+            client_chat_listed_again(chat, NULL, true);
+            break;
+        }
         client_chat_disown(chat, ask->msg_id);
         client_chat_say(chat, "! %s (%s)%s%s", event->error->message, event->error->name, ask->text[0] ? ": " : "",
                         ask->text);
@@ -370,6 +360,10 @@ static void on_answer(void *arg, uint64_t id, const Client__Event *event)
         on_sent(chat, ask, event->ack);
         break;
     case CLIENT__EVENT__BODY_CHATS:
+        if (ask->kind == CLIENT_ASK_AGAIN) {
+            client_chat_listed_again(chat, event->chats, ask->text[0] == '\0');
+            break;
+        }
         client_chat_show_list(chat, event->chats->chats, event->chats->n_chats, event->chats->has_more,
                               ask->text[0] == '\0');
         break;
@@ -410,7 +404,7 @@ bool client_chat_busy(const client_chat *chat, char next)
         return true;
     }
     for (const client_ask *ask = chat->asks; ask; ask = ask->next) {
-        if (ask->kind != CLIENT_ASK_SEND || !chat->open[0] || next == '/') {
+        if (ask->kind != CLIENT_ASK_AGAIN && (ask->kind != CLIENT_ASK_SEND || !chat->open[0] || next == '/')) {
             return true;
         }
     }

@@ -30,5 +30,8 @@ bool client_chat_line(client_chat *chat, const char *line);
 bool client_chat_busy(const client_chat *chat, char next);
 /* After each turn: tells the server what has been read. */
 void client_chat_flush(client_chat *chat);
+/* After each turn: asks again for what the last list of chats could not tell, with growing pauses. Returns when it
+ * wants the next turn at the latest. */
+mesh_ms client_chat_turn(client_chat *chat, mesh_ms now);
 
 #endif

@@ -1,4 +1,4 @@
-/* client/chat_commands.c: what can be typed, and the lists that are shown. */
+/* client/chat_commands.c: what can be typed, and the pages that are shown. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,72 +10,7 @@
 #define OPEN_PAGE 20
 #define PEOPLE_MAX 1000
 
-/* ---- lists ---- */
-
-void client_chat_ask_list(client_chat *chat, uint64_t before)
-{
-    Client__Chats chats = CLIENT__CHATS__INIT;
-    chats.before = before;
-    chats.limit = 100;
-    Client__Request request = CLIENT__REQUEST__INIT;
-    request.body_case = CLIENT__REQUEST__BODY_CHATS;
-    request.chats = &chats;
-    uint64_t id;
-    if (client_session_request(chat->session, &request, &id) == MESH_OK) {
-        client_chat_ask(chat, CLIENT_ASK_LIST, id, before ? "more" : "");
-    }
-}
-
-static void put_last(mesh_buf *line, const Client__Message *last)
-{
-    char when[6];
-    client_term_time(last->ts_ms, when);
-    mesh_buf_printf(line, "  %s ", when);
-    client_term_clean(last->sender_name[0] ? last->sender_name : last->sender, NULL, line);
-    if (last->kind == CLIENT__ENTRY_KIND__ENTRY_KIND_TEXT) {
-        char start[61]; /* cut between characters */
-        size_t n = strnlen(last->body, sizeof start - 1);
-        while (last->body[n] && n > 0 && ((unsigned char)last->body[n] & 0xc0) == 0x80) {
-            n--;
-        }
-        memcpy(start, last->body, n);
-        start[n] = '\0';
-        mesh_buf_puts(line, ": ");
-        client_term_clean(start, NULL, line);
-        mesh_buf_puts(line, last->body[n] ? "..." : "");
-    }
-}
-
-void client_chat_show_list(client_chat *chat, Client__Summary **list, size_t n, bool has_more, bool first)
-{
-    if (first) {
-        chat->n_listed = 0;
-        client_chat_say(chat, n ? "chats:" : "(no chats yet: /open @user or /new NAME @user @user)");
-    }
-    uint64_t least = 0;
-    for (size_t i = 0; i < n; i++) {
-        client_chat_learn(chat, list[i]);
-        const client_room *room = client_chat_room(chat, list[i]->chat);
-        least = least == 0 || list[i]->inbox_seq < least ? list[i]->inbox_seq : least;
-        if (chat->n_listed < CLIENT_CHAT_LISTED) {
-            snprintf(chat->listed[chat->n_listed++], sizeof chat->listed[0], "%s", room->id);
-        }
-        mesh_buf *line = client_chat_begin(chat);
-        mesh_buf_printf(line, "%3zu  ", chat->n_listed);
-        client_term_clean(room->name, NULL, line);
-        if (list[i]->unread) {
-            mesh_buf_printf(line, " (%llu new)", (unsigned long long)list[i]->unread);
-        }
-        if (list[i]->last) {
-            put_last(line, list[i]->last);
-        }
-        client_chat_end(chat);
-    }
-    chat->listed_once = true;
-    if (has_more && least > 0) {
-        client_chat_ask_list(chat, least);
-    }
-}
+/* ---- pages and members ---- */
 
 void client_chat_show_page(client_chat *chat, const Client__Page *page, bool only_new)
 {

@@ -208,13 +208,14 @@ static mesh_ms turn(void *arg, mesh_time now)
     }
     take_lines(sh);
     client_chat_flush(sh->chat);
+    mesh_ms next = client_chat_turn(sh->chat, now.mono);
     if (finished(sh, now.mono)) {
         mesh_loop_stop(sh->loop);
     }
     if (!sh->watched && !sh->eof) {
         return room ? now.mono : now.mono + 10; /* a file cannot be waited for */
     }
-    return sh->ended ? now.mono + 20 : MESH_NEVER;
+    return sh->ended && now.mono + 20 < next ? now.mono + 20 : next;
 }
 
 static int talk(shell *sh, const client_url *url, const client_session_conf *conf)

@@ -74,6 +74,7 @@ Client__Summary **edge_event_summaries(mesh_arena *arena, Mesh__Summary *const *
         s->member_count = from->member_count;
         s->role = (Client__Role)from->role;
         s->inbox_seq = from->inbox_seq;
+        s->unavailable = from->unavailable;
     }
     return to;
 }

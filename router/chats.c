@@ -1,6 +1,11 @@
 /* A chat list in two steps: which chats the user has, from the user's store; then each one's name, last entry and
- * unread count from the chats' stores, one shard after the other. The same for a client's request and for a session
- * that starts from resync. */
+ * unread count from the chats' stores, all shards at once. The same for a client's request and for a session that
+ * starts from resync.
+ *
+ * The second step is a request that is never sent itself (ROUTER_CHATS_LIST): it knows who gets the list, what was said
+ * so far and of which chats nothing was; and one request per shard (ROUTER_CHATS_HEADS), which has the first one's
+ * corr. A shard that does not answer in time is not waited for: the list has its chats with what the user's store
+ * knows, marked unavailable. */
 #include <assert.h>
 
 #include "mesh/alloc.h"
@@ -57,6 +62,7 @@ void router_chats_for_session(router_core *core, router_session *s, const router
 
 static void done(router_core *core, router_request *req, Mesh__ChatList *list, mesh_time now, mesh_out *out)
 {
+    list->has_more = req->has_more;
     if (req->session) {
         router_attach_synced(core, req, list, now, out);
         return;
@@ -73,26 +79,25 @@ static void failed(router_core *core, router_request *req, const Mesh__Msg *answ
     }
 }
 
-/* Of both steps together: what the first has used is gone. An attach's list has all the time of a new request. */
-static uint32_t left(const router_request *req, mesh_time now)
+/* The second step ends this long after it began, and well before whoever asked stops waiting. */
+static mesh_ms list_wait(const router_core *core, const router_request *req, mesh_time now)
 {
-    if (req->session) {
-        return 0;
-    }
-    mesh_ms ms = req->deadline - now.mono;
-    return ms > 1 ? (uint32_t)ms : 1;
+    mesh_ms half = (req->session ? core->ttl_ms : req->deadline - now.mono) / 2;
+    return half < ROUTER_LIST_WAIT_MS ? half : ROUTER_LIST_WAIT_MS;
 }
 
-/* What is left to be asked and what was said, in the request: the size of the first in 4 bytes, then both packed. */
-static void keep_rest(router_request *req, const Mesh__Heads *rest, const Mesh__ChatList *got)
+/* Chats of which nothing was said yet, and what was said of the others: the size of the first in 4 bytes, then both
+ * packed. */
+static void keep(router_request *list, const Mesh__Heads *open, const Mesh__ChatList *got)
 {
     mesh_buf held = { 0 };
-    uint32_t size = (uint32_t)mesh_wire_size(rest);
+    uint32_t size = (uint32_t)mesh_wire_size(open);
     mesh_buf_put(&held, &size, sizeof size);
-    mesh_wire_pack(rest, &held);
+    mesh_wire_pack(open, &held);
     mesh_wire_pack(got, &held);
-    req->held = held.data;
-    req->held_size = held.size;
+    free(list->held);
+    list->held = held.data;
+    list->held_size = held.size;
 }
 
 static const void *unpack_own(router_core *core, const ProtobufCMessageDescriptor *type, const uint8_t *bytes,
@@ -105,70 +110,54 @@ static const void *unpack_own(router_core *core, const ProtobufCMessageDescripto
 }
 
 /* Borrowed from the arena. */
-static void kept_rest(router_core *core, const router_request *req, const Mesh__Heads **rest,
-                      const Mesh__ChatList **got)
+static void kept(router_core *core, const router_request *list, const Mesh__Heads **open, const Mesh__ChatList **got)
 {
     uint32_t size;
-    memcpy(&size, req->held, sizeof size);
-    const uint8_t *first = req->held + sizeof size;
-    *rest = unpack_own(core, &mesh__heads__descriptor, first, size);
-    *got = unpack_own(core, &mesh__chat_list__descriptor, first + size, req->held_size - sizeof size - size);
+    memcpy(&size, list->held, sizeof size);
+    const uint8_t *first = list->held + sizeof size;
+    *open = unpack_own(core, &mesh__heads__descriptor, first, size);
+    *got = unpack_own(core, &mesh__chat_list__descriptor, first + size, list->held_size - sizeof size - size);
 }
 
-/* Ask the store of the first chat for all of its shard; the others wait in the request. got: what other shards have
- * said. */
-static void ask_heads(router_core *core, const router_request *req, const Mesh__Heads *heads, const Mesh__ChatList *got,
-                      mesh_time now, mesh_out *out)
+static bool has(Mesh__HeadAsk *const *chats, size_t n, const char *chat)
 {
-    uint32_t shard = mesh_ring_shard_of(core->ring, heads->chats[0]->chat);
-    Mesh__Heads now_asked = *heads;
-    Mesh__Heads rest = *heads;
-    now_asked.n_chats = rest.n_chats = 0;
-    now_asked.chats = mesh_arena_alloc(core->arena, heads->n_chats * sizeof *heads->chats);
-    rest.chats = mesh_arena_alloc(core->arena, heads->n_chats * sizeof *heads->chats);
-    for (size_t i = 0; i < heads->n_chats; i++) {
-        bool here = mesh_ring_shard_of(core->ring, heads->chats[i]->chat) == shard;
-        *(here ? &now_asked.chats[now_asked.n_chats++] : &rest.chats[rest.n_chats++]) = heads->chats[i];
-    }
-    MESH_MSG(msg, HEADS, heads, &now_asked);
-    msg.corr = req->from_corr;
-    msg.trace = req->trace;
-    msg.ttl_ms = left(req, now);
-    msg.key = heads->chats[0]->chat;
-    router_request *next = router_core_ask(core, ROUTER_CHATS_HEADS, msg.key, &msg, req->from, now, out);
-    if (!next) {
-        if (req->session) {
-            router_attach_failed(core, req);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(chats[i]->chat, chat) == 0) {
+            return true;
         }
-        return;
     }
-    next->has_more = req->has_more;
-    next->session = req->session;
-    keep_rest(next, &rest, got);
-    router_session *s = req->session ? router_registry_find(core->registry, req->session) : NULL;
-    if (s && s->attach_corr == req->corr) {
-        s->attach_corr = next->corr;
-    }
+    return false;
 }
 
-void router_chats_rows(router_core *core, router_request *req, const Mesh__Msg *answer, mesh_time now, mesh_out *out)
+static Mesh__Heads without(router_core *core, const Mesh__Heads *heads, Mesh__HeadAsk *const *chats, size_t n)
 {
-    if (answer->body_case != MESH__MSG__BODY_USER_CHAT_PAGE) {
-        failed(core, req, answer, out);
-        return;
+    Mesh__Heads rest = *heads;
+    rest.n_chats = 0;
+    rest.chats = mesh_arena_alloc(core->arena, (heads->n_chats + 1) * sizeof *rest.chats);
+    for (size_t i = 0; i < heads->n_chats; i++) {
+        if (!has(chats, n, heads->chats[i]->chat)) {
+            rest.chats[rest.n_chats++] = heads->chats[i];
+        }
     }
-    const Mesh__UserChatPage *page = answer->user_chat_page;
-    Mesh__ChatList none = MESH__CHAT_LIST__INIT;
-    if (page->n_chats == 0) {
-        done(core, req, &none, now, out);
-        return;
+    return rest;
+}
+
+/* What the user's store knows of chats whose own store says nothing. */
+static Mesh__ChatList unavailable(router_core *core, const Mesh__Heads *heads)
+{
+    Mesh__ChatList list = MESH__CHAT_LIST__INIT;
+    list.chats = mesh_arena_alloc(core->arena, (heads->n_chats + 1) * sizeof *list.chats);
+    for (size_t i = 0; i < heads->n_chats; i++) {
+        Mesh__Summary *s = list.chats[list.n_chats++] = mesh_arena_alloc(core->arena, sizeof *s);
+        bool direct = mesh_id_is_direct(heads->chats[i]->chat);
+        mesh__summary__init(s);
+        s->chat = heads->chats[i]->chat;
+        s->kind = direct ? MESH__CHAT_KIND__CHAT_DIRECT : MESH__CHAT_KIND__CHAT_GROUP;
+        s->inbox_seq = heads->chats[i]->inbox_seq;
+        s->unavailable = true;
     }
-    Mesh__Heads heads = MESH__HEADS__INIT;
-    heads.user = (char *)req->held;
-    heads.chats = page->chats;
-    heads.n_chats = page->n_chats;
-    req->has_more = page->has_more;
-    ask_heads(core, req, &heads, &none, now, out);
+    mesh_stats_add(core->stats, ROUTER_STAT_UNAVAILABLE, list.n_chats);
+    return list;
 }
 
 static int compare_newest(const void *a, const void *b)
@@ -199,7 +188,7 @@ static void shorten(Mesh__ChatList *list)
     }
 }
 
-/* The lists of all shards as one, newest first as a single store puts them. */
+/* The lists of several shards as one, newest first as a single store puts them. */
 static void join(router_core *core, const Mesh__ChatList *other, Mesh__ChatList *list)
 {
     Mesh__Summary **all = mesh_arena_alloc(core->arena, (list->n_chats + other->n_chats + 1) * sizeof *all);
@@ -216,40 +205,133 @@ static void join(router_core *core, const Mesh__ChatList *other, Mesh__ChatList 
     shorten(list);
 }
 
-/* What is left to be asked, and what a store could not say because its slot is on the way. */
-static Mesh__Heads with_elsewhere(router_core *core, const Mesh__Heads *rest, const Mesh__ChatList *list)
+/* All that can be said of these chats; with the last of them the list goes out, and is removed. */
+static void learn(router_core *core, router_request *list, const Mesh__Heads *chats, Mesh__ChatList said, mesh_time now,
+                  mesh_out *out)
 {
-    Mesh__Heads all = *rest;
-    all.chats = mesh_arena_alloc(core->arena, (rest->n_chats + list->n_elsewhere + 1) * sizeof *all.chats);
-    all.n_chats = 0;
-    for (size_t i = 0; i < rest->n_chats; i++) {
-        all.chats[all.n_chats++] = rest->chats[i];
+    const Mesh__Heads *open;
+    const Mesh__ChatList *got;
+    kept(core, list, &open, &got);
+    Mesh__Heads rest = without(core, open, chats->chats, chats->n_chats);
+    join(core, got, &said);
+    if (rest.n_chats > 0) {
+        keep(list, &rest, &said);
+        return;
     }
-    for (size_t i = 0; i < list->n_elsewhere; i++) {
-        all.chats[all.n_chats++] = list->elsewhere[i];
-    }
-    return all;
+    done(core, list, &said, now, out);
+    router_requests_remove(core->requests, list);
 }
 
-void router_chats_heads(router_core *core, router_request *req, const Mesh__Msg *answer, mesh_time now, mesh_out *out)
+/* Of one shard. */
+static void ask_part(router_core *core, router_request *list, Mesh__Heads *part, mesh_time now, mesh_out *out)
 {
-    if (answer->body_case != MESH__MSG__BODY_CHAT_LIST) {
+    MESH_MSG(msg, HEADS, heads, part);
+    mesh_ms left = list->deadline - now.mono;
+    msg.corr = list->corr;
+    msg.trace = list->trace;
+    msg.ttl_ms = left > 1 ? (uint32_t)left : 1;
+    msg.key = part->chats[0]->chat;
+    if (!router_core_ask(core, ROUTER_CHATS_HEADS, msg.key, &msg, MESH_NO_PEER, now, out)) {
+        learn(core, list, part, unavailable(core, part), now, out);
+    }
+}
+
+/* The list waits for all of them, so it is there until the last part is asked. */
+static void ask_heads(router_core *core, router_request *list, const Mesh__Heads *heads, mesh_time now, mesh_out *out)
+{
+    bool *asked = mesh_arena_alloc(core->arena, heads->n_chats * sizeof *asked + 1);
+    for (size_t i = 0; i < heads->n_chats; i++) {
+        uint32_t shard = mesh_ring_shard_of(core->ring, heads->chats[i]->chat);
+        Mesh__Heads part = *heads;
+        part.n_chats = 0;
+        part.chats = mesh_arena_alloc(core->arena, heads->n_chats * sizeof *part.chats);
+        for (size_t j = i; j < heads->n_chats; j++) {
+            if (!asked[j] && mesh_ring_shard_of(core->ring, heads->chats[j]->chat) == shard) {
+                asked[j] = true;
+                part.chats[part.n_chats++] = heads->chats[j];
+            }
+        }
+        if (part.n_chats > 0) {
+            ask_part(core, list, &part, now, out);
+        }
+    }
+}
+
+static void begin_list(router_core *core, const router_request *req, const Mesh__Heads *heads, mesh_time now,
+                       mesh_out *out)
+{
+    Mesh__ChatList none = MESH__CHAT_LIST__INIT;
+    router_session *s = req->session ? router_registry_find(core->registry, req->session) : NULL;
+    router_request *list =
+        router_requests_add(core->requests, ROUTER_CHATS_LIST, now.mono + list_wait(core, req, now), 0);
+    if (!list) {
+        mesh_stats_add(core->stats, ROUTER_STAT_BUSY, 1);
+        router_core_fault(core, req->from, req->from_corr, req->trace, FAULT_BUSY, out);
+        router_attach_failed(core, req);
+        return;
+    }
+    list->bound = true; /* to no shard: it stays as it is when slots move */
+    list->from = req->from;
+    list->from_corr = req->from_corr;
+    list->trace = req->trace;
+    list->session = req->session;
+    list->has_more = req->has_more;
+    router_requests_move(core->requests, list, ROUTER_UNSENT, MESH_NEVER);
+    if (s && s->attach_corr == req->corr) {
+        s->attach_corr = list->corr;
+    }
+    keep(list, heads, &none);
+    ask_heads(core, list, heads, now, out);
+}
+
+void router_chats_rows(router_core *core, router_request *req, const Mesh__Msg *answer, mesh_time now, mesh_out *out)
+{
+    if (answer->body_case != MESH__MSG__BODY_USER_CHAT_PAGE) {
         failed(core, req, answer, out);
         return;
     }
-    Mesh__ChatList list = *answer->chat_list;
-    list.has_more = req->has_more;
-    const Mesh__Heads *left_over;
-    const Mesh__ChatList *got;
-    kept_rest(core, req, &left_over, &got);
-    Mesh__Heads rest = with_elsewhere(core, left_over, answer->chat_list);
-    list.n_elsewhere = 0;
-    if (got->n_chats > 0) {
-        join(core, got, &list);
-    }
-    if (rest.n_chats > 0) {
-        ask_heads(core, req, &rest, &list, now, out);
+    const Mesh__UserChatPage *page = answer->user_chat_page;
+    Mesh__ChatList none = MESH__CHAT_LIST__INIT;
+    if (page->n_chats == 0) {
+        done(core, req, &none, now, out);
         return;
     }
-    done(core, req, &list, now, out);
+    Mesh__Heads heads = MESH__HEADS__INIT;
+    heads.user = (char *)req->held;
+    heads.chats = page->chats;
+    heads.n_chats = page->n_chats;
+    req->has_more = page->has_more;
+    begin_list(core, req, &heads, now, out);
+}
+
+void router_chats_heads(router_core *core, const router_request *req, const Mesh__Msg *answer, mesh_time now,
+                        mesh_out *out)
+{
+    router_request *list = router_requests_find(core->requests, req->from_corr);
+    if (!list) {
+        return; /* it did not wait for this */
+    }
+    const Mesh__Msg *asked = unpack_own(core, &mesh__msg__descriptor, req->kept, req->kept_size);
+    if (answer->body_case != MESH__MSG__BODY_CHAT_LIST) {
+        learn(core, list, asked->heads, unavailable(core, asked->heads), now, out);
+        return;
+    }
+    Mesh__ChatList said = *answer->chat_list;
+    Mesh__Heads told = without(core, asked->heads, said.elsewhere, said.n_elsewhere);
+    Mesh__Heads again = without(core, asked->heads, told.chats, told.n_chats); /* their slot is on the way */
+    said.n_elsewhere = 0;
+    learn(core, list, &told, said, now, out);
+    if (again.n_chats > 0) {
+        ask_heads(core, list, &again, now, out);
+    }
+}
+
+void router_chats_late(router_core *core, router_request *list, mesh_time now, mesh_out *out)
+{
+    const Mesh__Heads *open;
+    const Mesh__ChatList *got;
+    kept(core, list, &open, &got);
+    Mesh__ChatList all = unavailable(core, open);
+    join(core, got, &all);
+    done(core, list, &all, now, out);
 }

@@ -36,6 +36,8 @@ static const mesh_stat_info stat_infos[ROUTER_STATS] = {
     [ROUTER_STAT_RESENT] = { "parley_router_resent_total", "requests sent again to a store", MESH_COUNTER, NULL },
     [ROUTER_STAT_LEADER_CHANGES] = { "parley_router_leader_changes_total", "another store leads a shard", MESH_COUNTER,
                                      NULL },
+    [ROUTER_STAT_UNAVAILABLE] = { "parley_router_listed_unavailable_total",
+                                  "chats listed without what their shard would say", MESH_COUNTER, NULL },
 };
 
 struct shard_label {
@@ -275,6 +277,9 @@ static void finish(router_core *core, router_request *req, const Mesh__Msg *answ
         break;
     case ROUTER_CHATS_ROWS:
         router_chats_rows(core, req, answer, now, out);
+        break;
+    case ROUTER_CHATS_LIST:
+        router_chats_late(core, req, now, out);
         break;
     case ROUTER_CHATS_HEADS:
         router_chats_heads(core, req, answer, now, out);

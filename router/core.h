@@ -2,9 +2,10 @@
  * rebuilt from edges and stores; no promise rests on it.
  *
  * Chat requests: remembered under a correlation id of its own, sent to the leader of the chat's shard, answered to the
- * edge. `chats` takes two steps: the user's rows from store(user), then heads from store(chat), put together here. User
- * side: sessions are attached here; deliver from an outbox becomes append at store(user); what was appended is given to
- * the live sessions whose `next` it is; other sessions are fed from the store by inbox_read. Then the outbox is told.
+ * edge. `chats` takes two steps: the user's rows from store(user), then heads from store(chat), put together here; a
+ * chat whose shard does not answer within ROUTER_LIST_WAIT_MS is listed as unavailable. User side: sessions are
+ * attached here; deliver from an outbox becomes append at store(user); what was appended is given to the live sessions
+ * whose `next` it is; other sessions are fed from the store by inbox_read. Then the outbox is told.
  *
  * A session is sent only entry `next`, while next - 1 - acked < ROUTER_CREDIT. From memory if at hand (the append that
  * was just answered), otherwise by inbox_read, one at a time per session. A live entry beyond next only raises `head`.
@@ -27,6 +28,7 @@
 #define ROUTER_HELD_BYTES_MAX                                                                                          \
     (64u * 1024 * 1024)             /* of requests without an answer, kept to be sent again; beyond: FAULT_BUSY */
 #define ROUTER_TRY_MS 1000          /* a store without any answer for so long is not the one to wait for */
+#define ROUTER_LIST_WAIT_MS 1500    /* a chat list waits no longer for the chats' shards, nor half its asker's time */
 #define ROUTER_USER_SESSIONS_MAX 20 /* of one user; one more replaces the longest attached */
 #define ROUTER_LIVE_TARGETS 1000    /* in one Live; more targets of an edge go in another */
 #define ROUTER_CREDIT 256           /* unacked entries per session */

@@ -2,9 +2,10 @@
  * expire. Bounded by ROUTER_INFLIGHT_MAX, and what is kept of them by ROUTER_HELD_BYTES_MAX. Nearly all have the same
  * time to live, so a new one's place is searched from the newest on.
  *
- * A request also stands in one of three lists that say what comes next: TRIED (a store has it; at `due` that store has
- * been silent for too long), PAUSED (to be sent at `due`), PARKED (no store is there to send it to). TRIED and PAUSED
- * are in order of `due`; a new one's place is searched from the last on, and nearly always it is there. */
+ * A request also stands in one of four lists that say what comes next: TRIED (a store has it; at `due` that store has
+ * been silent for too long), PAUSED (to be sent at `due`), PARKED (no store is there to send it to), UNSENT (it waits
+ * for other requests and is never sent itself). TRIED and PAUSED are in order of `due`; a new one's place is searched
+ * from the last on, and nearly always it is there. */
 #ifndef ROUTER_REQUESTS_H
 #define ROUTER_REQUESTS_H
 
@@ -17,7 +18,8 @@ typedef enum router_request_kind {
     ROUTER_ATTACH,
     ROUTER_ACK,
     ROUTER_CHATS_ROWS,  /* first step of a chat list */
-    ROUTER_CHATS_HEADS, /* second */
+    ROUTER_CHATS_LIST,  /* second: never sent, waits for the next ones */
+    ROUTER_CHATS_HEADS, /* its part of one shard; from_corr: of the list */
     ROUTER_APPEND,
     ROUTER_PULL,
     ROUTER_RELAY /* a store's, of another shard */
@@ -27,6 +29,7 @@ typedef enum router_request_list {
     ROUTER_TRIED,
     ROUTER_PAUSED,
     ROUTER_PARKED,
+    ROUTER_UNSENT,
     ROUTER_REQUEST_LISTS
 } router_request_list;
 
@@ -43,7 +46,7 @@ typedef struct router_request {
     mesh_ms deadline;
     uint64_t session; /* attach, ack, pull, chats of a resync */
     bool has_more;    /* chats: of the first step */
-    uint8_t *held;    /* append: the packed Deliver; chats: the user's id; freed with the request */
+    uint8_t *held;    /* append: the packed Deliver; chats: the user's id, the list; freed with the request */
     size_t held_size;
     struct router_request *older, *newer;
     router_request_list list;

@@ -32,6 +32,7 @@ typedef enum router_stat {
     ROUTER_STAT_EPOCH,
     ROUTER_STAT_RESENT,
     ROUTER_STAT_LEADER_CHANGES,
+    ROUTER_STAT_UNAVAILABLE,
     ROUTER_STATS /* then one per shard: is its leader known */
 } router_stat;
 
@@ -126,7 +127,9 @@ void router_chats_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, m
 void router_chats_for_session(router_core *core, router_session *s, const router_request *attach, mesh_time now,
                               mesh_out *out);
 void router_chats_rows(router_core *core, router_request *req, const Mesh__Msg *answer, mesh_time now, mesh_out *out);
-void router_chats_heads(router_core *core, router_request *req, const Mesh__Msg *answer, mesh_time now, mesh_out *out);
+void router_chats_heads(router_core *core, const router_request *req, const Mesh__Msg *answer, mesh_time now,
+                        mesh_out *out);
+void router_chats_late(router_core *core, router_request *list, mesh_time now, mesh_out *out); /* its time is over */
 
 /* ---- fanout.c ---- */
 void router_fanout_deliver(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now,

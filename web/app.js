@@ -3,6 +3,8 @@ import { Parley, randomId } from './parley.js';
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 50;
+const AGAIN_MS = 2000; // pause before an incomplete list of chats is asked for again; then twice as long ...
+const AGAIN_MAX_MS = 60000; // ... up to this
 
 function make(tag, className, text) {
   const node = document.createElement(tag);
@@ -29,6 +31,7 @@ class Chat {
     this.order = 0; // inbox_seq of the last entry: orders the list
     this.readSeq = 0;
     this.unread = 0;
+    this.unavailable = false; // the server could not tell more of it than that it is there
     this.loadedFrom = 0; // smallest seq of the gapless run that ends at the head; 0 = nothing loaded yet
     this.atStart = false;
     this.loading = false;
@@ -46,7 +49,7 @@ class Chat {
   }
 }
 
-const app = { parley: null, me: '', chats: new Map(), open: null };
+const app = { parley: null, me: '', chats: new Map(), open: null, list: 0 };
 
 function chatOf(id) {
   let chat = app.chats.get(id);
@@ -108,11 +111,15 @@ function setAvatar(node, id) {
 function takeSummary(summary) {
   const chat = chatOf(summary.chat);
   chat.kind = summary.kind || 'group';
-  chat.name = summary.name || '';
+  chat.order = Math.max(chat.order, summary.inbox_seq || 0);
+  chat.unavailable = summary.unavailable || false;
+  if (chat.unavailable) return; // what was known of it stays
+  const newer = chat.last && (!summary.last || chat.last.seq > summary.last.seq); // entries came since
+  chat.name = (newer && chat.name) || summary.name || '';
   chat.peer = summary.peer || (chat.kind === 'direct' ? `${app.me} (notes)` : '');
+  chat.readSeq = Math.max(chat.readSeq, summary.read_seq || 0);
+  if (newer) return;
   chat.unread = summary.unread || 0;
-  chat.readSeq = summary.read_seq || 0;
-  chat.order = summary.inbox_seq || 0;
   if (summary.last) chat.put(summary.last);
 }
 
@@ -121,18 +128,33 @@ async function resync(frame) {
     chat.entries.clear();
     chat.loadedFrom = 0;
     chat.last = null;
+    chat.order = chat.readSeq = 0;
+    chat.unavailable = false;
   });
-  (frame.chats || []).forEach(takeSummary);
-  showChats();
-  if (app.open) loadOlder(app.open);
-  let more = frame.has_more;
-  let before = Math.min(...(frame.chats || []).map((s) => s.inbox_seq || 0));
-  while (more) {
-    const page = await app.parley.chats(before);
-    (page.chats || []).forEach(takeSummary);
-    before = Math.min(...(page.chats || []).map((s) => s.inbox_seq || 0));
-    more = page.has_more && page.chats && page.chats.length > 0;
+  const list = ++app.list; // a later resync ends this one
+  await takeList(list, frame, takeSummary);
+  for (let pause = AGAIN_MS; incomplete(list); pause = Math.min(2 * pause, AGAIN_MAX_MS)) {
+    await new Promise((resolve) => setTimeout(resolve, pause));
+    if (list !== app.list) return;
+    const listed = new Set();
+    await takeList(list, await app.parley.chats(), (summary) => {
+      listed.add(summary.chat);
+      if (chatOf(summary.chat).unavailable) takeSummary(summary);
+    });
+    app.chats.forEach((chat) => (chat.unavailable &&= listed.has(chat.id)));
+    if (app.open && app.open.entries.size < PAGE) loadOlder(app.open);
+  }
+}
+
+const incomplete = (list) => list === app.list && [...app.chats.values()].some((chat) => chat.unavailable);
+
+// This page of the list and all after it.
+async function takeList(list, first, take) {
+  for (let page = first; list === app.list; page = await app.parley.chats(page.chats.at(-1).inbox_seq)) {
+    (page.chats || []).forEach(take);
     showChats();
+    if (page === first && app.open) loadOlder(app.open);
+    if (!page.has_more || !page.chats?.length) return;
   }
 }
 
@@ -195,7 +217,7 @@ function chatRow(chat) {
   const middle = make('div', 'middle');
   const last = chat.pending.at(-1);
   const own = chat.last && chat.last.kind === 'text' && chat.last.sender === app.me ? 'You: ' : '';
-  middle.append(make('div', 'title', chat.title()), make('div', 'preview', last ? `You: ${last.body}` : chat.last ? own + describe(chat.last) : ''));
+  middle.append(make('div', 'title', chat.title()), make('div', 'preview', last ? `You: ${last.body}` : chat.last ? own + describe(chat.last) : chat.unavailable ? 'not available now' : ''));
   const side = make('div', 'side');
   side.append(make('time', '', chat.last ? when(chat.last.ts_ms) : ''));
   if (chat.unread > 0) side.append(make('span', 'badge', chat.unread > 99 ? '99+' : String(chat.unread)));

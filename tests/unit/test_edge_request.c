@@ -181,7 +181,12 @@ static void read_history_members_chats(void **state)
     assert_string_equal(msg->key, "default/alice");
     assert_true(msg->chats->before == 90 && msg->chats->limit == 50);
     Mesh__Summary summary = MESH__SUMMARY__INIT;
-    Mesh__Summary *summaries[] = { &summary };
+    Mesh__Summary silent = MESH__SUMMARY__INIT;
+    Mesh__Summary *summaries[] = { &summary, &silent };
+    silent.chat = (char *)"default/d:2";
+    silent.kind = MESH__CHAT_KIND__CHAT_DIRECT;
+    silent.inbox_seq = 70;
+    silent.unavailable = true;
     summary.chat = (char *)"default/g:1";
     summary.name = (char *)"Group";
     summary.member_count = 3;
@@ -189,13 +194,14 @@ static void read_history_members_chats(void **state)
     summary.inbox_seq = 80;
     summary.read_seq = 2;
     Mesh__ChatList chats = MESH__CHAT_LIST__INIT;
-    chats.n_chats = 1;
+    chats.n_chats = 2;
     chats.chats = summaries;
     chats.has_more = true;
     MESH_MSG(answer_chats, CHAT_LIST, chat_list, &chats);
     answer(w, ROUTER1, msg->corr, &answer_chats);
     assert_string_equal(hears(w, id), "{\"type\":\"chats\",\"id\":4,\"chats\":[{\"chat\":\"g:1\",\"name\":\"Group\","
-                                      "\"read_seq\":2,\"member_count\":3,\"role\":\"owner\",\"inbox_seq\":80}],"
+                                      "\"read_seq\":2,\"member_count\":3,\"role\":\"owner\",\"inbox_seq\":80},"
+                                      "{\"chat\":\"d:2\",\"kind\":\"direct\",\"inbox_seq\":70,\"unavailable\":true}],"
                                       "\"has_more\":true}\n");
 }
 

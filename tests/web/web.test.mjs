@@ -31,9 +31,10 @@ async function until(what, check, ms = 15000) {
 
 const token = (user, name) => execFileSync(parley, ['token', user, '--name', name, '--data', data], { encoding: 'utf8' }).trim();
 
-async function login(user, name, options = {}) {
+async function login(user, name, options = {}, prepare = async () => {}) {
   const context = await browser.newContext(options);
   const page = await context.newPage();
+  await prepare(page);
   page.problems = [];
   page.on('pageerror', (e) => page.problems.push(String(e)));
   await page.goto(`${base}/#token=${token(user, name)}`);
@@ -112,6 +113,44 @@ test('one goes offline, comes back, and has everything once', async () => {
   assert.deepEqual(order, Array.from({ length: 20 }, (_, i) => `while away ${i + 1}`));
   await ann.context.close();
   await bob.context.close();
+});
+
+test('a chat whose part of the server is silent is listed, and filled in later', async () => {
+  const ann = await login('ida', 'Ida');
+  await startChat(ann.page, 'jo');
+  await say(ann.page, 'first');
+  await ann.page.locator('.bubble .meta', { hasText: '✓' }).waitFor();
+  let silent = true;
+  let asked = 0;
+  const mute = ({ chat, kind, inbox_seq }) => ({ chat, kind, inbox_seq, unavailable: true });
+  const jo = await login('jo', 'Jo', {}, (page) =>
+    page.routeWebSocket(/v1\/ws/, (socket) => {
+      const server = socket.connectToServer();
+      server.onMessage((text) => {
+        const frames = text.split('\n').filter(Boolean).map((line) => JSON.parse(line));
+        for (const frame of frames) {
+          asked += frame.type === 'chats';
+          if (silent && frame.chats) frame.chats = frame.chats.map(mute);
+        }
+        socket.send(frames.map((frame) => JSON.stringify(frame)).join('\n'));
+      });
+    }));
+  const row = jo.page.locator('.chats button');
+  await row.getByText('not available now').waitFor();
+  await until('it asks again', () => asked > 0);
+  assert.equal(await row.getByText('not available now').count(), 1);
+  await row.click(); // nothing to show yet, and nothing breaks
+  silent = false;
+  await jo.page.locator('.bubble', { hasText: 'first' }).waitFor();
+  assert.equal(await row.getByText('not available now').count(), 0);
+  assert.equal(await row.getByText('ida', { exact: true }).count(), 1);
+  const was = asked;
+  await say(ann.page, 'second');
+  await jo.page.locator('.bubble', { hasText: 'second' }).waitFor();
+  assert.equal(asked, was, 'it asks no more');
+  assert.deepEqual([...ann.page.problems, ...jo.page.problems], []);
+  await ann.context.close();
+  await jo.context.close();
 });
 
 test('history loads on scroll, and a reload shows the same', async () => {
