@@ -17,21 +17,25 @@ int client_args_fail(const char *format, ...)
     return CLIENT_EXIT_USAGE;
 }
 
-bool client_args_int(const char *name, const char *text, int64_t fallback, int64_t min, int64_t max, int64_t *out)
+bool client_args_number(const char *what, const char *text, int64_t min, int64_t max, int64_t *out)
 {
-    if (!text) {
-        *out = fallback;
-        return true;
-    }
     char *end;
     errno = 0;
     long long v = strtoll(text, &end, 10);
     if (errno != 0 || end == text || *end != '\0' || v < min || v > max) {
-        client_args_fail("--%s wants a number from %lld to %lld, not '%s'", name, (long long)min, (long long)max, text);
+        client_args_fail("%s wants a number from %lld to %lld, not '%s'", what, (long long)min, (long long)max, text);
         return false;
     }
     *out = v;
     return true;
+}
+
+bool client_args_int(const char *name, const char *text, int64_t fallback, int64_t min, int64_t max, int64_t *out)
+{
+    char option[64];
+    snprintf(option, sizeof option, "--%s", name);
+    *out = text != NULL ? *out : fallback;
+    return text == NULL || client_args_number(option, text, min, max, out);
 }
 
 static void print_help(const client_args *args)

@@ -29,6 +29,8 @@ typedef struct client_args {
 int client_args_parse(const client_args *args, int argc, char **argv, int *exit_code);
 /* A whole number of an option between min and max; text NULL gives fallback. False: one line was printed. */
 bool client_args_int(const char *name, const char *text, int64_t fallback, int64_t min, int64_t max, int64_t *out);
+/* The same of a word that is there; what: how the line calls it. */
+bool client_args_number(const char *what, const char *text, int64_t min, int64_t max, int64_t *out);
 /* Print "parley: ..." in one line on stderr and return CLIENT_EXIT_USAGE. */
 int client_args_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

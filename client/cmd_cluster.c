@@ -34,7 +34,7 @@ static int transfer_leader(client_cluster *c, const given *g)
     int64_t shard;
     size_t shards = mesh_conf_shards(c->conf);
     const char *to = g->n > 1 ? g->words[2] : "";
-    if (!client_args_int("shard", g->words[1], 0, 0, (int64_t)(shards > 0 ? shards - 1 : 0), &shard)) {
+    if (!client_args_number("transfer-leader SHARD", g->words[1], 0, (int64_t)(shards > 0 ? shards - 1 : 0), &shard)) {
         return CLIENT_EXIT_USAGE;
     }
     mesh_peer peer = client_cluster_node(c, to, MESH_STORE);

@@ -44,6 +44,11 @@ static int run(mesh_role role, mesh_conf *conf, mesh_peer self, const char *dir,
     return code;
 }
 
+#define ABOUT "Runs one node until SIGTERM, which lets it drain first."
+#define STORE_ABOUT                                                                                                    \
+    "parley store salvage FROM TO: what can be saved of a damaged store's directory\n"                                 \
+    "parley store new-era DIR: after a store's directory was put back, every device starts from a resync"
+
 static int node(mesh_role role, int argc, char **argv)
 {
     const char *conf_path = NULL, *name = NULL, *keys = NULL, *dir = NULL;
@@ -56,7 +61,8 @@ static int node(mesh_role role, int argc, char **argv)
     };
     char usage[80];
     snprintf(usage, sizeof usage, "parley %s --node NAME [options]", mesh_role_name(role));
-    const client_args args = { usage, "Runs one node until SIGTERM, which lets it drain first.", options, NULL, 0, 0 };
+    const char *about = role == MESH_STORE ? ABOUT "\n" STORE_ABOUT : ABOUT;
+    const client_args args = { usage, about, options, NULL, 0, 0 };
     int code;
     if (client_args_parse(&args, argc, argv, &code) < 0) {
         return code;

@@ -48,7 +48,7 @@ static void read_node(client_node_view *n, const char *text, const char *sum)
         n->term = client_metrics_sum(text, "parley_store_term", NULL);
         n->last = client_metrics_sum(text, "parley_store_last_index", NULL);
         n->commit = client_metrics_sum(text, "parley_store_commit_index", NULL);
-        n->applied = client_metrics_sum(text, "parley_store_applied_index", NULL);
+        n->applied = client_metrics_sum(text, "parley_store_done_index", NULL);
     }
 }
 
@@ -331,9 +331,19 @@ void client_view_destroy(client_view **view_p)
     }
 }
 
+size_t client_view_nodes(const client_view *view)
+{
+    return view->n_nodes;
+}
+
 const client_node_view *client_view_node(const client_view *view, mesh_peer peer)
 {
     return &view->nodes[peer];
+}
+
+uint64_t client_view_epoch(const client_view *view)
+{
+    return view->epoch;
 }
 
 size_t client_view_shards(const client_view *view)
@@ -359,144 +369,4 @@ size_t client_view_serious(const client_view *view)
 const char *client_view_problem(const client_view *view, size_t i)
 {
     return view->problems[i];
-}
-
-/* ---- for people ---- */
-
-static const char *role_name(client_member_role role)
-{
-    static const char *const names[] = { "no member", "taken out", "standby", "voter" };
-    return names[role];
-}
-
-static const char *uptime(uint64_t s, char out[32])
-{
-    if (s >= 86400) {
-        snprintf(out, 32, "%" PRIu64 "d %" PRIu64 "h", s / 86400, s / 3600 % 24);
-    } else if (s >= 3600) {
-        snprintf(out, 32, "%" PRIu64 "h %" PRIu64 "m", s / 3600, s / 60 % 60);
-    } else {
-        snprintf(out, 32, "%" PRIu64 "m %" PRIu64 "s", s / 60, s % 60);
-    }
-    return out;
-}
-
-static void text_node(const client_node_view *n, mesh_buf *out)
-{
-    char up[32], shard[16] = "-";
-    if (n->node->role == MESH_STORE) {
-        snprintf(shard, sizeof shard, "%u", n->node->shard);
-    }
-    mesh_buf_printf(out, "%-12s %-7s %-5s %-5s %-8s %-8s", n->node->name, mesh_role_name(n->node->role), shard,
-                    n->up ? "up" : "down", n->up ? n->version : "-", n->up ? uptime(n->uptime_s, up) : "-");
-    if (n->up) {
-        mesh_buf_printf(out, " epoch %" PRIu64, n->epoch);
-        mesh_buf_puts(out, n->live ? ", in the ring" : n->leader ? ", leader" : "");
-    }
-    mesh_buf_puts(out, "\n");
-}
-
-static void text_shard(const client_view *view, uint32_t shard, mesh_buf *out)
-{
-    const client_shard_view *s = &view->shards[shard];
-    if (s->leader == MESH_NO_PEER) {
-        mesh_buf_printf(out, "shard %u: no leader\n", shard);
-    } else {
-        mesh_buf_printf(out, "shard %u: leader %s, term %" PRIu64 ", %u of %u voters, %" PRIu64 " slots\n", shard,
-                        view->nodes[s->leader].node->name, s->term, s->voters, s->stores, s->slots);
-    }
-    for (size_t i = 0; i < view->n_nodes; i++) {
-        const client_node_view *n = &view->nodes[i];
-        if (n->node->role != MESH_STORE || n->node->shard != shard) {
-            continue;
-        }
-        mesh_buf_printf(out, "  %-12s %-9s", n->node->name, s->leader != MESH_NO_PEER ? role_name(n->role) : "-");
-        if (n->up) {
-            mesh_buf_printf(out, " last %" PRIu64 "  commit %" PRIu64 "  applied %" PRIu64, n->last, n->commit,
-                            n->applied);
-        }
-        if (n->role == CLIENT_VOTER || n->role == CLIENT_STANDBY) {
-            mesh_buf_printf(out, "  lag %" PRIu64, n->lag);
-        }
-        mesh_buf_puts(out, "\n");
-    }
-}
-
-void client_view_text(const client_view *view, mesh_buf *out)
-{
-    mesh_buf_printf(out, "%-12s %-7s %-5s %-5s %-8s %-8s\n", "NODE", "ROLE", "SHARD", "STATE", "VERSION", "UPTIME");
-    for (size_t i = 0; i < view->n_nodes; i++) {
-        if (view->nodes[i].node->role != MESH_OPERATOR) {
-            text_node(&view->nodes[i], out);
-        }
-    }
-    for (size_t i = 0; i < view->n_shards; i++) {
-        text_shard(view, (uint32_t)i, out);
-    }
-    mesh_buf_printf(out, "ring: epoch %" PRIu64 "\n", view->epoch);
-    for (size_t i = 0; i < view->n_problems; i++) {
-        mesh_buf_printf(out, "! %s\n", view->problems[i]);
-    }
-    mesh_buf_puts(out, view->n_problems == 0 ? "green\n" : "");
-}
-
-/* ---- for programs: names and problems hold nothing that JSON would want escaped ---- */
-
-static void json_node(const client_node_view *n, mesh_buf *out)
-{
-    mesh_buf_printf(out,
-                    "{\"name\":\"%s\",\"role\":\"%s\",\"up\":%s,\"version\":\"%s\",\"uptime_s\":%" PRIu64
-                    ",\"started_ms\":%" PRIu64 ",\"epoch\":%" PRIu64,
-                    n->node->name, mesh_role_name(n->node->role), n->up ? "true" : "false", n->version, n->uptime_s,
-                    n->started_ms, n->epoch);
-    if (n->node->role == MESH_ROUTER) {
-        mesh_buf_printf(out, ",\"live\":%s", n->live ? "true" : "false");
-    }
-    mesh_buf_puts(out, "}");
-}
-
-static void json_shard(const client_view *view, uint32_t shard, mesh_buf *out)
-{
-    const client_shard_view *s = &view->shards[shard];
-    const char *comma = "";
-    mesh_buf_printf(out,
-                    "{\"shard\":%u,\"leader\":\"%s\",\"term\":%" PRIu64
-                    ",\"stores\":%u,\"voters\":%u,\"slots\":%" PRIu64 ",\"members\":[",
-                    shard, s->leader != MESH_NO_PEER ? view->nodes[s->leader].node->name : "", s->term, s->stores,
-                    s->voters, s->slots);
-    for (size_t i = 0; i < view->n_nodes; i++) {
-        const client_node_view *n = &view->nodes[i];
-        if (n->node->role == MESH_STORE && n->node->shard == shard) {
-            mesh_buf_printf(out,
-                            "%s{\"node\":\"%s\",\"role\":\"%s\",\"last\":%" PRIu64 ",\"commit\":%" PRIu64
-                            ",\"applied\":%" PRIu64 ",\"lag\":%" PRIu64 "}",
-                            comma, n->node->name, role_name(n->role), n->last, n->commit, n->applied, n->lag);
-            comma = ",";
-        }
-    }
-    mesh_buf_puts(out, "]}");
-}
-
-void client_view_json(const client_view *view, mesh_buf *out)
-{
-    const char *comma = "";
-    mesh_buf_printf(out, "{\"green\":%s,\"epoch\":%" PRIu64 ",\"nodes\":[", view->n_problems == 0 ? "true" : "false",
-                    view->epoch);
-    for (size_t i = 0; i < view->n_nodes; i++) {
-        if (view->nodes[i].node->role != MESH_OPERATOR) {
-            mesh_buf_puts(out, comma);
-            json_node(&view->nodes[i], out);
-            comma = ",";
-        }
-    }
-    mesh_buf_puts(out, "],\"shards\":[");
-    for (size_t i = 0; i < view->n_shards; i++) {
-        mesh_buf_puts(out, i > 0 ? "," : "");
-        json_shard(view, (uint32_t)i, out);
-    }
-    mesh_buf_puts(out, "],\"problems\":[");
-    for (size_t i = 0; i < view->n_problems; i++) {
-        mesh_buf_printf(out, "%s\"%s\"", i > 0 ? "," : "", view->problems[i]);
-    }
-    mesh_buf_puts(out, "]}\n");
 }

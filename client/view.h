@@ -28,7 +28,8 @@ typedef struct client_node_view {
     /* stores */
     bool leader, open, space_low;
     client_member_role role;
-    uint64_t term, last, commit, applied;
+    uint64_t term, last, commit;
+    uint64_t applied; /* nothing is left to apply up to here, whether the entries change rows or not */
     uint64_t on_disk; /* as its leader knows */
     uint64_t lag;     /* entries the leader has and it is not known to have */
 } client_node_view;
@@ -46,7 +47,9 @@ typedef struct client_view client_view;
 client_view *client_view_new(const mesh_conf *conf, const char *const *texts);
 void client_view_destroy(client_view **view_p);
 
+size_t client_view_nodes(const client_view *view); /* of the config */
 const client_node_view *client_view_node(const client_view *view, mesh_peer peer);
+uint64_t client_view_epoch(const client_view *view); /* of the ring in force, as far as any store knows */
 size_t client_view_shards(const client_view *view);
 const client_shard_view *client_view_shard(const client_view *view, uint32_t shard);
 /* The shard that has a slot, by the map of shard 0's leader; CLIENT_VIEW_NO_SHARD: it is not known. */
@@ -57,6 +60,7 @@ const char *client_view_problem(const client_view *view, size_t i);
 /* Those that are there for another reason than that nodes run with an older config. */
 size_t client_view_serious(const client_view *view);
 
+/* ---- view_print.c ---- */
 void client_view_text(const client_view *view, mesh_buf *out); /* for people: one screen */
 void client_view_json(const client_view *view, mesh_buf *out); /* one object, one line */
 

@@ -65,7 +65,19 @@ nodes() { # of a role, or all: in the order they start
 }
 
 shards_of_conf() {
-    "$parley" config nodes "$conf" | awk '$2 == "store" && !seen[$4]++ { n++ } END { print n + 0 }'
+    stores_by_shard | wc -l
+}
+
+stores_by_shard() { # how many each shard has, a line each
+    "$parley" config nodes "$conf" | awk '$2 == "store" { n[$4]++ } END { for (s in n) print s, n[s] }' | sort -n | cut -d ' ' -f 2
+}
+
+replicas_of_conf() { # 3, or 3,3,1 where the shards differ
+    if [ "$(stores_by_shard | sort -u | wc -l)" -eq 1 ]; then
+        stores_by_shard | head -n 1
+    else
+        stores_by_shard | paste -sd ,
+    fi
 }
 
 stores_in_words() {
@@ -74,7 +86,7 @@ stores_in_words() {
     if [ "$n" -eq 1 ]; then
         echo "1 store"
     else
-        echo "$n stores ($shards $([ "$shards" -eq 1 ] && echo shard || echo shards) of $((n / shards)))"
+        echo "$n stores ($shards $([ "$shards" -eq 1 ] && echo shard || echo shards) of $(replicas_of_conf | sed "s:,:, :g"))"
     fi
 }
 
@@ -186,7 +198,7 @@ up() {
         need_same edges "$edges" "$(nodes edge | wc -l)"
         need_same routers "$routers" "$(nodes router | wc -l)"
         need_same shards "$shards" "$(shards_of_conf)"
-        need_same replicas "$replicas" "$(($(nodes store | wc -l) / $(shards_of_conf)))"
+        need_same replicas "$replicas" "$(replicas_of_conf)"
         need_same port "$port" "$("$parley" config get "$conf" edge.port)"
         port=$("$parley" config get "$conf" edge.port)
         need_ports_of_conf

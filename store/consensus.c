@@ -498,3 +498,8 @@ uint64_t store_consensus_commit(const store_consensus *cons)
 {
     return raft_commit_index(&cons->raft);
 }
+
+uint64_t store_consensus_done(const store_consensus *cons)
+{
+    return cons->applied > cons->passed ? cons->applied : cons->passed;
+}

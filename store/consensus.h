@@ -128,6 +128,9 @@ uint64_t store_consensus_goes_on_from(const store_consensus *cons);
 uint64_t store_consensus_log_bytes(const store_consensus *cons, uint64_t index);
 /* It leads, or once since the open it had all that its leader called committed. */
 bool store_consensus_follows(const store_consensus *cons);
+/* Up to here every committed entry has been given to the owner, or is one that the owner has nothing to do with (a
+ * change of membership): equal to commit when nothing is left to apply. */
+uint64_t store_consensus_done(const store_consensus *cons);
 /* What the replica is known to have on disk of this leader's log; 0 = nothing is known, or not the leader. */
 uint64_t store_consensus_match(const store_consensus *cons, uint64_t raft_id);
 

@@ -536,6 +536,7 @@ static void count(store_core *core)
         mesh_stats_set(core->stats, STORE_M_LAST, store_consensus_last_index(core->cons));
         mesh_stats_set(core->stats, STORE_M_LEVEL, store_group_level(core->group, core->cons));
         mesh_stats_set(core->stats, STORE_M_COMMIT, store_consensus_commit(core->cons));
+        mesh_stats_set(core->stats, STORE_M_DONE, store_consensus_done(core->cons));
         mesh_stats_set(core->stats, STORE_M_FORMER, store_group_is_former(core->cons) ? 1 : 0);
     }
     store_metrics_kv(core->stats, core->kv);

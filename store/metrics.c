@@ -52,6 +52,7 @@ static const mesh_stat_info infos[STORE_METRICS] = {
     GAUGE(STORE_M_LAST, "last_index", "Log index of the last entry"),
     GAUGE(STORE_M_COMMIT, "commit_index", "Log index known to be committed"),
     GAUGE(STORE_M_APPLIED, "applied_index", "Log index applied to the rows"),
+    GAUGE(STORE_M_DONE, "done_index", "Log index up to which nothing is left to apply; not all entries change rows"),
     GAUGE(STORE_M_FORMER, "former", "1 when this replica was taken out of its group"),
     COUNTER(STORE_M_COPIES, "copies_total", "Copies of another replica's rows that were taken over"),
     COUNTER(STORE_M_COPIES_FAILED, "copies_failed_total", "Copies that this disk did not take"),

@@ -48,6 +48,7 @@ enum store_metric {
     STORE_M_LAST,
     STORE_M_COMMIT,
     STORE_M_APPLIED,
+    STORE_M_DONE,
     STORE_M_FORMER,
     STORE_M_COPIES,
     STORE_M_COPIES_FAILED,

@@ -57,6 +57,8 @@ static void put_node(world *w, size_t i)
     if (node->role == MESH_STORE) {
         line(w, i, "parley_store_open{node=\"%s\"} 1\nparley_store_term{node=\"%s\"} 3\n", node->name, node->name);
         line(w, i, "parley_store_last_index{node=\"%s\"} 100\n", node->name);
+        line(w, i, "parley_store_commit_index{node=\"x\"} 98\nparley_store_applied_index{node=\"x\"} 95\n");
+        line(w, i, "parley_store_done_index{node=\"x\"} 98\n"); /* the last three change no rows */
     }
     w->seen[i] = w->texts[i];
 }
@@ -151,11 +153,12 @@ static void a_whole_cluster_is_green(void **state)
     const char *text = text_of(w, client_view_text);
     assert_non_null(strstr(text, "shard 0: leader store2, term 3, 3 of 3 voters, 4096 slots\n"));
     assert_non_null(strstr(text, "\nedge1        edge    -     up    0.1.0    1h 6m    epoch 7\n"));
+    assert_non_null(strstr(text, "  store3       voter     last 100  commit 98  applied 98  lag 1\n"));
     assert_non_null(strstr(text, "\ngreen\n"));
     text = text_of(w, client_view_json);
     assert_non_null(strstr(text, "{\"green\":true,\"epoch\":7,"));
     assert_non_null(
-        strstr(text, "{\"node\":\"store3\",\"role\":\"voter\",\"last\":100,\"commit\":0,\"applied\":0,\"lag\":1}"));
+        strstr(text, "{\"node\":\"store3\",\"role\":\"voter\",\"last\":100,\"commit\":98,\"applied\":98,\"lag\":1}"));
     assert_int_equal(text[strlen(text) - 1], '\n');
     world_destroy(w);
 }

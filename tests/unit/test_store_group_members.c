@@ -56,6 +56,9 @@ static void add_voter(group *g, replica *r)
     n = members(leader(g), list);
     list[n - 1].role = STORE_VOTER;
     change(g, list, n);
+    uint64_t commit = store_consensus_commit(leader(g)->cons); /* the change itself: there is nothing to apply of it */
+    assert_true(leader(g)->applied < commit);
+    assert_int_equal(store_consensus_done(leader(g)->cons), commit);
 }
 
 static void remove_voter(group *g, uint64_t id)
