@@ -15,6 +15,7 @@
 
 bool client_cluster_open(client_cluster *c, const char *dir)
 {
+    mesh_loop_signals();
     *c = (client_cluster){ .op = client_operator_open(dir) };
     c->conf = c->op != NULL ? client_operator_conf(c->op) : NULL;
     return c->op != NULL;

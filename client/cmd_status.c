@@ -1,5 +1,6 @@
-/* client/cmd_status.c: routers and stores are asked over node links with the operator's key; edges over HTTP. Edges
- * share a port, so whoever answers says which one it is, and asking goes on until all have, or luck has run out. */
+/* client/cmd_status.c: the nodes are asked over node links with the operator's key; edges that no router told of, over
+ * HTTP. Edges share a port, so whoever answers says which one it is, and asking goes on until all have, or luck has run
+ * out. */
 #include <arpa/inet.h>
 #include <inttypes.h>
 #include <netinet/in.h>
@@ -14,24 +15,19 @@
 #include "client/cmd.h"
 #include "client/data.h"
 #include "client/metrics.h"
+#include "client/operator.h"
 #include "mesh/alloc.h"
-#include "mesh/link.h"
-#include "mesh/log.h"
-#include "mesh/rand.h"
+#include "mesh/loop.h"
 
-#define ANSWER_MS 3000
 #define HTTP_MS 500
 #define TRIES_PER_EDGE 24
 #define HTTP_MAX (1024 * 1024)
 
 typedef struct asked {
-    mesh_loop *loop;
-    mesh_link *link;
-    mesh_out *out;
     const mesh_conf *conf;
-    mesh_ms until;
-    size_t missing;
-    char **texts; /* per node of the config: its metrics, NULL: no answer */
+    bool remote;        /* nodes are processes of their own; otherwise the edge is all that can be reached */
+    const char **texts; /* per node of the config: its metrics, NULL: no answer; borrowed */
+    char **http;        /* what was asked over HTTP */
 } asked;
 
 /* ---- metrics ---- */
@@ -63,89 +59,6 @@ static void print_metrics(const mesh_node_conf *node, const char *text)
             printf("  %s %" PRIu64, rows[i].shown, client_metrics_sum(text, rows[i].metric, NULL));
         }
     }
-}
-
-/* ---- links ---- */
-
-static void on_message(void *arg, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now)
-{
-    (void)packed;
-    (void)now;
-    asked *a = arg;
-    if (msg->body_case == MESH__MSG__BODY_STATS_TEXT && !a->texts[from]) {
-        a->texts[from] = mesh_strdup(msg->stats_text->text);
-        a->missing--;
-    }
-}
-
-static void on_up(void *arg, mesh_peer peer, uint64_t boot, mesh_time now)
-{
-    (void)boot;
-    (void)now;
-    asked *a = arg;
-    Mesh__Stats stats = MESH__STATS__INIT;
-    MESH_MSG(msg, STATS, stats, &stats);
-    msg.corr = 1u + peer;
-    mesh_out_put(a->out, peer, &msg);
-}
-
-static void on_down(void *arg, mesh_peer peer, mesh_time now)
-{
-    (void)arg;
-    (void)peer;
-    (void)now;
-}
-
-static mesh_ms turn(void *arg, mesh_time now)
-{
-    asked *a = arg;
-    bool more = mesh_link_receive(a->link, now);
-    mesh_link_send(a->link, a->out, now);
-    mesh_ms next = mesh_link_tick(a->link, now);
-    if (a->missing == 0 || now.mono >= a->until || mesh_loop_stopping()) {
-        mesh_loop_stop(a->loop);
-    }
-    next = next < a->until ? next : a->until;
-    return more ? now.mono : next;
-}
-
-static bool ask_links(asked *a, mesh_peer self)
-{
-    static const mesh_link_handler handler = { on_message, on_up, on_down, NULL };
-    a->out = mesh_out_new(mesh_conf_nodes(a->conf));
-    a->loop = mesh_loop_new(turn, a);
-    a->until = mesh_clock_now().mono + ANSWER_MS;
-    bool ok = mesh_link_new(a->loop, a->conf, self, mesh_rand_seed(), &handler, a, &a->link) == MESH_OK;
-    if (ok) {
-        for (size_t i = 0; i < mesh_conf_nodes(a->conf); i++) {
-            mesh_role role = mesh_conf_node(a->conf, (mesh_peer)i)->role;
-            if (role == MESH_ROUTER || role == MESH_STORE) {
-                a->missing++;
-                mesh_link_dial(a->link, (mesh_peer)i);
-            }
-        }
-        mesh_loop_run(a->loop);
-        mesh_link_destroy(&a->link);
-    }
-    mesh_loop_destroy(&a->loop);
-    mesh_out_destroy(&a->out);
-    return ok;
-}
-
-static bool ask_nodes(asked *a, const char *dir)
-{
-    mesh_peer self = mesh_conf_find(a->conf, "operator");
-    if (self == MESH_NO_PEER || mesh_conf_node(a->conf, self)->role != MESH_OPERATOR) {
-        return true; /* all in one process: the edge is all that can be reached */
-    }
-    char *keys = client_data_path(dir, "keys");
-    mesh_err err = mesh_link_setup(a->conf, keys);
-    bool ok = err == MESH_OK && ask_links(a, self);
-    if (err == MESH_OK) {
-        mesh_link_teardown();
-    }
-    free(keys);
-    return ok;
 }
 
 /* ---- edges ---- */
@@ -196,24 +109,21 @@ static mesh_peer who_answered(const mesh_conf *conf, const char *text)
 
 static void ask_edges(asked *a)
 {
-    size_t edges = 0;
+    size_t missing = 0;
     for (size_t i = 0; i < mesh_conf_nodes(a->conf); i++) {
-        edges += mesh_conf_node(a->conf, (mesh_peer)i)->role == MESH_EDGE;
+        missing += mesh_conf_node(a->conf, (mesh_peer)i)->role == MESH_EDGE && a->texts[i] == NULL;
     }
     int port = (int)mesh_conf_int(a->conf, "edge.port");
-    size_t seen = 0;
-    for (size_t i = 0; i < edges * TRIES_PER_EDGE && seen < edges; i++) {
+    bool ok = true;
+    for (size_t tries = missing * TRIES_PER_EDGE; ok && tries > 0 && missing > 0; tries--) {
         mesh_buf text = { 0 };
-        bool ok = http_metrics(port, &text);
+        ok = http_metrics(port, &text);
         mesh_peer peer = ok ? who_answered(a->conf, http_body(&text)) : MESH_NO_PEER;
-        if (peer != MESH_NO_PEER && !a->texts[peer]) {
-            a->texts[peer] = mesh_strdup(http_body(&text));
-            seen++;
+        if (peer != MESH_NO_PEER && a->texts[peer] == NULL) {
+            a->texts[peer] = a->http[peer] = mesh_strdup(http_body(&text));
+            missing--;
         }
         mesh_buf_fini(&text);
-        if (!ok) {
-            return;
-        }
     }
 }
 
@@ -222,10 +132,9 @@ static void ask_edges(asked *a)
 static int print_all(const asked *a)
 {
     int down = 0;
-    bool remote = mesh_conf_find(a->conf, "operator") != MESH_NO_PEER;
     for (size_t i = 0; i < mesh_conf_nodes(a->conf); i++) {
         const mesh_node_conf *node = mesh_conf_node(a->conf, (mesh_peer)i);
-        if (node->role == MESH_OPERATOR || (!remote && node->role != MESH_EDGE)) {
+        if (node->role == MESH_OPERATOR || (!a->remote && node->role != MESH_EDGE)) {
             continue;
         }
         printf("%-10s %-7s %s", node->name, mesh_role_name(node->role), a->texts[i] ? "up  " : "down");
@@ -247,6 +156,30 @@ static void print_raw(const asked *a)
             printf("# node %s\n%s", mesh_conf_node(a->conf, (mesh_peer)i)->name, a->texts[i]);
         }
     }
+}
+
+static int ask_and_print(const mesh_conf *conf, client_operator *op, bool raw)
+{
+    size_t n = mesh_conf_nodes(conf);
+    asked a = { .conf = conf, .remote = op != NULL };
+    a.texts = mesh_alloc(n * sizeof *a.texts + 1);
+    a.http = mesh_alloc(n * sizeof *a.http + 1);
+    if (op != NULL) {
+        memcpy(a.texts, client_operator_look(op), n * sizeof *a.texts);
+    }
+    ask_edges(&a);
+    int code = 0;
+    if (raw) {
+        print_raw(&a);
+    } else {
+        code = print_all(&a);
+    }
+    for (size_t i = 0; i < n; i++) {
+        free(a.http[i]);
+    }
+    free(a.http);
+    free(a.texts);
+    return code;
 }
 
 int client_cmd_status(int argc, char **argv)
@@ -273,26 +206,11 @@ int client_cmd_status(int argc, char **argv)
     if (!conf) {
         return 1;
     }
-    mesh_log_setup("status", MESH_ERROR);
+    bool remote = mesh_conf_find(conf, "operator") != MESH_NO_PEER;
+    client_operator *op = remote ? client_operator_open(dir) : NULL;
     mesh_loop_signals();
-    asked a = { .conf = conf };
-    a.texts = mesh_alloc(mesh_conf_nodes(conf) * sizeof *a.texts + 1);
-    code = 1;
-    if (ask_nodes(&a, dir)) {
-        ask_edges(&a);
-        if (raw) {
-            print_raw(&a);
-            code = 0;
-        } else {
-            code = print_all(&a);
-        }
-    } else {
-        client_args_fail("the links cannot be set up with the keys in %s/keys", dir);
-    }
-    for (size_t i = 0; i < mesh_conf_nodes(conf); i++) {
-        free(a.texts[i]);
-    }
-    free(a.texts);
+    code = remote && op == NULL ? 1 : ask_and_print(conf, op, raw != NULL);
+    client_operator_close(&op);
     mesh_conf_destroy(&conf);
     return code;
 }

@@ -15,7 +15,7 @@
 #include "mesh/loop.h"
 #include "mesh/rand.h"
 
-#define POLL_MS 5
+#define POLL_MS 2
 #define REST_MS 400 /* of a look: when all that are up have answered, the others get no longer than this */
 
 struct client_operator {
@@ -29,6 +29,7 @@ struct client_operator {
     char **texts; /* by node */
     uint64_t order_corr;
     client_answer answer;
+    const client_operator_task *task; /* while it runs */
 };
 
 static mesh_role role_of(const client_operator *op, size_t i)
@@ -83,12 +84,12 @@ static void take_fault(client_operator *op, const Mesh__Fault *fault)
 
 static void on_message(void *arg, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now)
 {
-    (void)from;
     (void)packed;
-    (void)now;
     client_operator *op = arg;
     bool mine = op->order_corr != 0 && msg->corr == op->order_corr;
-    if (msg->body_case == MESH__MSG__BODY_STATS_TEXT) {
+    if (op->task != NULL) {
+        op->task->message(op->task->arg, from, msg, now, op->out);
+    } else if (msg->body_case == MESH__MSG__BODY_STATS_TEXT) {
         take_text(op, msg);
     } else if (mine && (msg->body_case == MESH__MSG__BODY_DONE || msg->body_case == MESH__MSG__BODY_FAULT)) {
         op->answer.answered = true;
@@ -119,17 +120,17 @@ static void on_down(void *arg, mesh_peer peer, mesh_time now)
 
 /* ---- driving the links ---- */
 
-typedef bool is_done(const client_operator *op);
+typedef bool is_done(client_operator *op);
 
-static void drive(client_operator *op, mesh_ms ms, is_done *done)
+static void drive(client_operator *op, mesh_ms end, is_done *done)
 {
-    mesh_ms end = mesh_clock_now().mono + ms;
     for (;;) {
         mesh_time now = mesh_clock_now();
         bool more = mesh_link_receive(op->link, now);
         (void)mesh_link_tick(op->link, now);
+        bool over = now.mono >= end || mesh_loop_stopping() || (done != NULL && done(op));
         mesh_link_send(op->link, op->out, now);
-        if (now.mono >= end || mesh_loop_stopping() || (done != NULL && done(op))) {
+        if (over) {
             return;
         }
         if (!more) {
@@ -138,7 +139,7 @@ static void drive(client_operator *op, mesh_ms ms, is_done *done)
     }
 }
 
-static bool all_up(const client_operator *op)
+static bool all_up(client_operator *op)
 {
     for (size_t i = 0; i < mesh_conf_nodes(op->conf); i++) {
         if (!op->up[i] && (role_of(op, i) == MESH_ROUTER || role_of(op, i) == MESH_STORE)) {
@@ -148,7 +149,7 @@ static bool all_up(const client_operator *op)
     return true;
 }
 
-static bool all_told(const client_operator *op)
+static bool all_told(client_operator *op)
 {
     bool all = true, all_up_told = true;
     for (size_t i = 0; i < mesh_conf_nodes(op->conf); i++) {
@@ -162,13 +163,13 @@ static bool all_told(const client_operator *op)
 /* Links that were opened just now get the time they need. */
 static void wait_for_links(client_operator *op)
 {
-    mesh_ms since = mesh_clock_now().mono - op->opened;
-    if (since < CLIENT_OPERATOR_UP_MS) {
-        drive(op, CLIENT_OPERATOR_UP_MS - since, all_up);
+    mesh_ms end = op->opened + CLIENT_OPERATOR_UP_MS;
+    if (mesh_clock_now().mono < end) {
+        drive(op, end, all_up);
     }
 }
 
-static bool answered(const client_operator *op)
+static bool answered(client_operator *op)
 {
     return op->answer.answered;
 }
@@ -188,7 +189,7 @@ const char *const *client_operator_look(client_operator *op)
             ask(op, (mesh_peer)i);
         }
     }
-    drive(op, CLIENT_OPERATOR_ASK_MS, all_told);
+    drive(op, op->looked + CLIENT_OPERATOR_ASK_MS, all_told);
     op->looking = false;
     return (const char *const *)op->texts;
 }
@@ -201,7 +202,7 @@ static void say_and_wait(client_operator *op, mesh_peer way, Mesh__Msg *msg)
     msg->corr = op->order_corr = corr_of(op, way);
     op->answer = (client_answer){ 0 };
     mesh_out_put(op->out, way, msg);
-    drive(op, CLIENT_OPERATOR_ORDER_MS, answered);
+    drive(op, mesh_clock_now().mono + CLIENT_OPERATOR_ORDER_MS, answered);
     op->order_corr = 0;
     if (!op->answer.answered) {
         snprintf(op->answer.detail, sizeof op->answer.detail, "no answer");
@@ -238,7 +239,21 @@ client_answer client_operator_move(client_operator *op, mesh_peer leader, mesh_s
 
 void client_operator_sleep(client_operator *op, mesh_ms ms)
 {
-    drive(op, ms, NULL);
+    drive(op, mesh_clock_now().mono + ms, NULL);
+}
+
+/* ---- something else ---- */
+
+static bool task_over(client_operator *op)
+{
+    return !op->task->turn(op->task->arg, mesh_clock_now(), op->out);
+}
+
+void client_operator_run(client_operator *op, const client_operator_task *task)
+{
+    op->task = task;
+    drive(op, MESH_NEVER, task_over);
+    op->task = NULL;
 }
 
 /* ---- life ---- */
@@ -273,7 +288,6 @@ client_operator *client_operator_open(const char *dir)
         return NULL;
     }
     mesh_log_setup("operator", MESH_ERROR);
-    mesh_loop_signals();
     client_operator *op = mesh_alloc(sizeof *op);
     op->conf = conf;
     op->out = mesh_out_new(mesh_conf_nodes(conf));

@@ -52,11 +52,9 @@ void cluster_run(cluster *c, unsigned node);  /* start one that does not run */
 
 /* ---- cluster_stats.c ---- */
 
-/* Ask every running node of a role for its metrics, over node links with the operator's key, for at most half a second.
- * NULL: no answer. The texts are the caller's (cluster_forget). */
-void cluster_ask(const cluster *c, const char *role, char *texts[BENCH_NODES]);
-void cluster_forget(char *texts[BENCH_NODES]);
-uint64_t cluster_metric(const char *text, const char *name); /* sum of its samples */
+/* Each of these asks every node for its metrics, over node links with the operator's key: within a tenth of a second
+ * when all are up, and about two where one is not. */
+
 /* The node that leads a shard; BENCH_NODES: nobody says so. */
 unsigned cluster_leader(const cluster *c, unsigned shard);
 
@@ -64,8 +62,8 @@ typedef struct cluster_progress { /* {0} at first */
     uint64_t commit[BENCH_NODES]; /* by shard: the leader's, at the last look */
 } cluster_progress;
 
-/* One look: does every store vote and has it applied what its leader had committed at the look before, are all routers
- * in the ring, and do all routers and stores know the same one? */
+/* One look: is all as the config says (client/view.h), has every store applied what its leader had committed at the
+ * look before, and does it know the newest ring? */
 bool cluster_is_whole(const cluster *c, cluster_progress *progress);
 
 typedef struct cluster_store_counts {
@@ -74,6 +72,7 @@ typedef struct cluster_store_counts {
 
 /* What the leaders of all shards have counted, summed. */
 cluster_store_counts cluster_store_counted(const cluster *c);
+void cluster_print_stores(const cluster *c);              /* log entries, batches and syncs of each, since its start */
 uint64_t cluster_rss(const cluster *c, const char *role); /* bytes, sum over the role's processes */
 double cluster_cpu(const cluster *c, const char *role);   /* seconds of CPU so far */
 

@@ -1,27 +1,19 @@
-/* What the nodes of a cluster say about themselves: their metrics, asked for as `parley status` does. */
+/* What the nodes of a cluster say about themselves: their metrics, asked for as `parley cluster status` does. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/data.h"
 #include "client/metrics.h"
-#include "mesh/alloc.h"
-#include "mesh/link.h"
-#include "mesh/rand.h"
+#include "client/operator.h"
+#include "client/view.h"
 #include "tests/bench/bench.h"
 
-#define ASK_MS 500
-
-typedef struct asked {
-    const cluster *c;
-    mesh_loop *loop;
-    mesh_link *link;
-    mesh_out *out;
-    mesh_peer peers[BENCH_NODES];
-    mesh_ms until;
-    char **texts;
-    unsigned missing;
-} asked;
+typedef struct look {
+    client_operator *op;
+    const mesh_conf *conf;
+    const char *const *texts; /* by node of the config */
+    client_view *view;
+} look;
 
 static void die(const char *what)
 {
@@ -29,164 +21,54 @@ static void die(const char *what)
     exit(1);
 }
 
-uint64_t cluster_metric(const char *text, const char *name)
+static look look_at(const cluster *c)
 {
-    return client_metrics_sum(text, name, NULL);
-}
-
-static void on_message(void *arg, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed, mesh_time now)
-{
-    (void)packed;
-    (void)now;
-    asked *a = arg;
-    for (unsigned i = 0; i < a->c->n && msg->body_case == MESH__MSG__BODY_STATS_TEXT; i++) {
-        if (a->peers[i] == from && a->texts[i] == NULL) {
-            a->texts[i] = mesh_strdup(msg->stats_text->text);
-            a->missing--;
-        }
-    }
-}
-
-static void on_up(void *arg, mesh_peer peer, uint64_t boot, mesh_time now)
-{
-    (void)boot;
-    (void)now;
-    asked *a = arg;
-    Mesh__Stats stats = MESH__STATS__INIT;
-    MESH_MSG(msg, STATS, stats, &stats);
-    msg.corr = 1;
-    mesh_out_put(a->out, peer, &msg);
-}
-
-static void on_down(void *arg, mesh_peer peer, mesh_time now)
-{
-    (void)arg;
-    (void)peer;
-    (void)now;
-}
-
-static mesh_ms turn(void *arg, mesh_time now)
-{
-    asked *a = arg;
-    bool more = mesh_link_receive(a->link, now);
-    mesh_link_send(a->link, a->out, now);
-    mesh_ms next = mesh_link_tick(a->link, now);
-    if (a->missing == 0 || now.mono >= a->until) {
-        mesh_loop_stop(a->loop);
-    }
-    return more ? now.mono : (next < a->until ? next : a->until);
-}
-
-static void ask(asked *a, const mesh_conf *conf, const char *role)
-{
-    static const mesh_link_handler handler = { on_message, on_up, on_down, NULL };
-    a->out = mesh_out_new(mesh_conf_nodes(conf));
-    a->loop = mesh_loop_new(turn, a);
-    if (mesh_link_new(a->loop, conf, mesh_conf_find(conf, "operator"), mesh_rand_seed(), &handler, a, &a->link) !=
-        MESH_OK) {
+    look l = { .op = client_operator_open(c->dir) };
+    if (l.op == NULL) {
         die("cannot ask the nodes");
     }
-    for (unsigned i = 0; i < a->c->n; i++) {
-        a->peers[i] = MESH_NO_PEER;
-        if (strcmp(a->c->nodes[i].role, role) == 0 && a->c->nodes[i].pid > 0) {
-            a->peers[i] = mesh_conf_find(conf, a->c->nodes[i].name);
-            a->missing++;
-            mesh_link_dial(a->link, a->peers[i]);
-        }
-    }
-    mesh_loop_run(a->loop);
-    mesh_link_destroy(&a->link);
-    mesh_loop_destroy(&a->loop);
-    mesh_out_destroy(&a->out);
+    l.conf = client_operator_conf(l.op);
+    l.texts = client_operator_look(l.op);
+    l.view = client_view_new(l.conf, l.texts);
+    return l;
 }
 
-void cluster_ask(const cluster *c, const char *role, char *texts[BENCH_NODES])
+static void look_away(look *l)
 {
-    char path[128], keys[128];
-    (void)snprintf(path, sizeof path, "%s/cluster.conf", c->dir);
-    (void)snprintf(keys, sizeof keys, "%s/keys", c->dir);
-    mesh_conf *conf = client_data_conf(path);
-    if (conf == NULL || mesh_link_setup(conf, keys) != MESH_OK) {
-        die("cannot ask the nodes");
-    }
-    memset(texts, 0, BENCH_NODES * sizeof *texts);
-    asked a = { .c = c, .until = mesh_clock_now().mono + ASK_MS, .texts = texts };
-    ask(&a, conf, role);
-    mesh_link_teardown();
-    mesh_conf_destroy(&conf);
-}
-
-void cluster_forget(char *texts[BENCH_NODES])
-{
-    for (unsigned i = 0; i < BENCH_NODES; i++) {
-        free(texts[i]);
-        texts[i] = NULL;
-    }
-}
-
-static unsigned leader_of(const cluster *c, char *const texts[BENCH_NODES], unsigned shard)
-{
-    for (unsigned i = 0; i < c->n; i++) {
-        if (texts[i] != NULL && c->nodes[i].shard == shard && cluster_metric(texts[i], "parley_store_leader") == 1) {
-            return i;
-        }
-    }
-    return BENCH_NODES;
+    client_view_destroy(&l->view);
+    client_operator_close(&l->op);
 }
 
 unsigned cluster_leader(const cluster *c, unsigned shard)
 {
-    char *texts[BENCH_NODES];
-    cluster_ask(c, "store", texts);
-    unsigned leader = leader_of(c, texts, shard);
-    cluster_forget(texts);
-    return leader;
+    look l = look_at(c);
+    mesh_peer leader = client_view_shard(l.view, shard)->leader;
+    unsigned found = BENCH_NODES;
+    for (unsigned i = 0; i < c->n && leader != MESH_NO_PEER; i++) {
+        found = strcmp(c->nodes[i].name, mesh_conf_node(l.conf, leader)->name) == 0 ? i : found;
+    }
+    look_away(&l);
+    return found;
 }
 
 /* ---- is it whole? ---- */
 
-static bool stores_are_whole(const cluster *c, char *const texts[BENCH_NODES], cluster_progress *progress,
-                             uint64_t *epoch_p)
-{
-    bool whole = true;
-    cluster_progress seen = { 0 };
-    for (unsigned s = 0; s < c->plan.shards; s++) {
-        unsigned leader = leader_of(c, texts, s);
-        const char *text = leader < BENCH_NODES ? texts[leader] : NULL;
-        whole = whole && text != NULL && cluster_metric(text, "parley_store_ring_routers") == c->plan.routers &&
-                cluster_metric(text, "parley_store_voters") == c->plan.replicas;
-        seen.commit[s] = text != NULL ? cluster_metric(text, "parley_store_commit_index") : 0;
-        *epoch_p = s == 0 && text != NULL ? cluster_metric(text, "parley_store_ring_epoch") : *epoch_p;
-    }
-    for (unsigned i = 0; i < c->n; i++) {
-        if (strcmp(c->nodes[i].role, "store") == 0) {
-            uint64_t commit = progress->commit[c->nodes[i].shard];
-            whole = whole && texts[i] != NULL && commit > 0 && cluster_metric(texts[i], "parley_store_votes") == 1 &&
-                    cluster_metric(texts[i], "parley_store_applied_index") >= commit &&
-                    cluster_metric(texts[i], "parley_store_ring_epoch") == *epoch_p;
-        }
-    }
-    *progress = seen;
-    return whole;
-}
-
 bool cluster_is_whole(const cluster *c, cluster_progress *progress)
 {
-    char *texts[BENCH_NODES];
-    uint64_t epoch = 0;
-    cluster_ask(c, "store", texts);
-    bool whole = stores_are_whole(c, texts, progress, &epoch);
-    cluster_forget(texts);
-    if (!whole) {
-        return false;
-    }
-    cluster_ask(c, "router", texts);
-    for (unsigned i = 0; i < c->n; i++) {
-        if (strcmp(c->nodes[i].role, "router") == 0) {
-            whole = whole && texts[i] != NULL && cluster_metric(texts[i], "parley_router_ring_epoch") == epoch;
+    look l = look_at(c);
+    bool whole = client_view_problems(l.view) == 0;
+    for (size_t i = 0; i < mesh_conf_nodes(l.conf); i++) {
+        const client_node_view *n = client_view_node(l.view, (mesh_peer)i);
+        if (n->node->role == MESH_STORE) {
+            uint64_t commit = progress->commit[n->node->shard];
+            whole = whole && commit > 0 && n->applied >= commit && n->epoch == client_view_epoch(l.view);
         }
     }
-    cluster_forget(texts);
+    for (unsigned s = 0; s < c->plan.shards; s++) {
+        mesh_peer leader = client_view_shard(l.view, s)->leader;
+        progress->commit[s] = leader != MESH_NO_PEER ? client_view_node(l.view, leader)->commit : 0;
+    }
+    look_away(&l);
     return whole;
 }
 
@@ -194,31 +76,30 @@ bool cluster_is_whole(const cluster *c, cluster_progress *progress)
 
 static void add_counts(cluster_store_counts *sum, const char *text)
 {
-    sum->messages += cluster_metric(text, "parley_store_messages_total");
-    sum->rows += cluster_metric(text, "parley_store_kv_rows_total");
-    sum->row_bytes += cluster_metric(text, "parley_store_kv_bytes_total");
-    sum->syncs += cluster_metric(text, "parley_store_kv_syncs_total");
-    sum->entries += cluster_metric(text, "parley_store_entries_total");
-    sum->appends += cluster_metric(text, "parley_store_appends_total");
-    sum->acks += cluster_metric(text, "parley_store_acks_total");
-    sum->trimmed += cluster_metric(text, "parley_store_trimmed_total");
-    sum->resent += cluster_metric(text, "parley_store_parcels_resent_total");
+    sum->messages += client_metrics_sum(text, "parley_store_messages_total", NULL);
+    sum->rows += client_metrics_sum(text, "parley_store_kv_rows_total", NULL);
+    sum->row_bytes += client_metrics_sum(text, "parley_store_kv_bytes_total", NULL);
+    sum->syncs += client_metrics_sum(text, "parley_store_kv_syncs_total", NULL);
+    sum->entries += client_metrics_sum(text, "parley_store_entries_total", NULL);
+    sum->appends += client_metrics_sum(text, "parley_store_appends_total", NULL);
+    sum->acks += client_metrics_sum(text, "parley_store_acks_total", NULL);
+    sum->trimmed += client_metrics_sum(text, "parley_store_trimmed_total", NULL);
+    sum->resent += client_metrics_sum(text, "parley_store_parcels_resent_total", NULL);
 }
 
 static bool count_once(const cluster *c, cluster_store_counts *sum)
 {
-    char *texts[BENCH_NODES];
+    look l = look_at(c);
     bool ok = true;
     *sum = (cluster_store_counts){ 0 };
-    cluster_ask(c, "store", texts);
-    for (unsigned s = 0; s < c->plan.shards; s++) {
-        unsigned leader = leader_of(c, texts, s);
-        ok = ok && leader < BENCH_NODES;
+    for (unsigned s = 0; s < c->plan.shards && ok; s++) {
+        mesh_peer leader = client_view_shard(l.view, s)->leader;
+        ok = leader != MESH_NO_PEER;
         if (ok) {
-            add_counts(sum, texts[leader]);
+            add_counts(sum, l.texts[leader]);
         }
     }
-    cluster_forget(texts);
+    look_away(&l);
     return ok;
 }
 
@@ -231,4 +112,19 @@ cluster_store_counts cluster_store_counted(const cluster *c)
         }
     }
     return sum;
+}
+
+void cluster_print_stores(const cluster *c)
+{
+    look l = look_at(c);
+    for (size_t i = 0; i < mesh_conf_nodes(l.conf); i++) {
+        const mesh_node_conf *node = mesh_conf_node(l.conf, (mesh_peer)i);
+        if (node->role == MESH_STORE && l.texts[i] != NULL) {
+            printf("    %s: %llu log entries, %llu batches, %llu syncs\n", node->name,
+                   (unsigned long long)client_metrics_sum(l.texts[i], "parley_store_entries_total", NULL),
+                   (unsigned long long)client_metrics_sum(l.texts[i], "parley_store_kv_batches_total", NULL),
+                   (unsigned long long)client_metrics_sum(l.texts[i], "parley_store_kv_syncs_total", NULL));
+        }
+    }
+    look_away(&l);
 }

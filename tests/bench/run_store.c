@@ -228,17 +228,7 @@ static double run(const cluster *c, const bench_options *options, mesh_ms second
 /* Since the start. */
 static void print_counts(const cluster *c)
 {
-    char *texts[BENCH_NODES];
-    cluster_ask(c, "store", texts);
-    for (unsigned i = 0; i < c->n; i++) {
-        if (texts[i] != NULL) {
-            printf("    %s: %llu log entries, %llu batches, %llu syncs\n", c->nodes[i].name,
-                   (unsigned long long)cluster_metric(texts[i], "parley_store_entries_total"),
-                   (unsigned long long)cluster_metric(texts[i], "parley_store_kv_batches_total"),
-                   (unsigned long long)cluster_metric(texts[i], "parley_store_kv_syncs_total"));
-        }
-    }
-    cluster_forget(texts);
+    cluster_print_stores(c);
     printf("    %.2f s of CPU\n", cluster_cpu(c, "store"));
 }
 
