@@ -214,24 +214,31 @@ static bool cmd_new(client_chat *chat, char *rest)
     return true;
 }
 
+/* Of the open chat. 0: it was said what is wrong. */
+static size_t people_of_open(client_chat *chat, char *rest, char *people[PEOPLE_MAX], const char *command)
+{
+    size_t n = take_people(rest, people);
+    if (n == 0) {
+        client_chat_say(chat, "! %s @user ...", command);
+    }
+    return n > 0 && need_open(chat) && people_valid(chat, people, n) ? n : 0;
+}
+
 static bool cmd_add(client_chat *chat, char *rest)
 {
     char *people[PEOPLE_MAX];
-    size_t n = take_people(rest, people);
-    if (n > 0 && need_open(chat) && people_valid(chat, people, n)) {
-        char msg_id[33];
+    char msg_id[33];
+    Client__ChatAdd add = CLIENT__CHAT_ADD__INIT;
+    add.n_members = people_of_open(chat, rest, people, "/add");
+    if (add.n_members > 0) {
         client_session_msg_id(chat->session, msg_id);
-        Client__ChatAdd add = CLIENT__CHAT_ADD__INIT;
         add.chat = chat->open;
         add.client_msg_id = msg_id;
         add.members = people;
-        add.n_members = n;
         Client__Request r = CLIENT__REQUEST__INIT;
         r.body_case = CLIENT__REQUEST__BODY_CHAT_ADD;
         r.chat_add = &add;
         request(chat, &r, CLIENT_ASK_EDIT, "/add", msg_id);
-    } else if (n == 0) {
-        client_chat_say(chat, "! /add @user ...");
     }
     return true;
 }
@@ -239,21 +246,18 @@ static bool cmd_add(client_chat *chat, char *rest)
 static bool cmd_remove(client_chat *chat, char *rest)
 {
     char *people[PEOPLE_MAX];
-    size_t n = take_people(rest, people);
-    if (n > 0 && need_open(chat) && people_valid(chat, people, n)) {
-        char msg_id[33];
+    char msg_id[33];
+    Client__ChatRemove remove = CLIENT__CHAT_REMOVE__INIT;
+    remove.n_members = people_of_open(chat, rest, people, "/remove");
+    if (remove.n_members > 0) {
         client_session_msg_id(chat->session, msg_id);
-        Client__ChatRemove remove = CLIENT__CHAT_REMOVE__INIT;
         remove.chat = chat->open;
         remove.client_msg_id = msg_id;
         remove.members = people;
-        remove.n_members = n;
         Client__Request r = CLIENT__REQUEST__INIT;
         r.body_case = CLIENT__REQUEST__BODY_CHAT_REMOVE;
         r.chat_remove = &remove;
         request(chat, &r, CLIENT_ASK_EDIT, "/remove", msg_id);
-    } else if (n == 0) {
-        client_chat_say(chat, "! /remove @user ...");
     }
     return true;
 }
