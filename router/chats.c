@@ -263,7 +263,7 @@ static void begin_list(router_core *core, const router_request *req, const Mesh_
     Mesh__ChatList none = MESH__CHAT_LIST__INIT;
     router_session *s = req->session ? router_registry_find(core->registry, req->session) : NULL;
     router_request *list =
-        router_requests_add(core->requests, ROUTER_CHATS_LIST, now.mono + list_wait(core, req, now), 0);
+        router_requests_add(core->requests, ROUTER_CHATS_LIST, req->shard, now.mono + list_wait(core, req, now), 0);
     if (!list) {
         mesh_stats_add(core->stats, ROUTER_STAT_BUSY, 1);
         router_core_fault(core, req->from, req->from_corr, req->trace, FAULT_BUSY, out);

@@ -70,7 +70,8 @@ router_core *router_core_new(const router_core_conf *conf, mesh_time now)
     core->ttl_ms = mesh_conf_int(conf->conf, "router.ttl_ms");
     core->ring = mesh_ring_new(conf->conf);
     core->leaders = router_leaders_new(conf->conf);
-    core->requests = router_requests_new(mesh_conf_hash_key(conf->conf), conf->boot);
+    core->requests = router_requests_new(conf->conf, conf->boot);
+    core->held_bytes = router_share_new(conf->conf, ROUTER_DELIVER_BYTES_MAX);
     core->registry =
         router_registry_new(mesh_conf_hash_key(conf->conf), (size_t)mesh_conf_int(conf->conf, "router.sessions_max"));
     make_stats(core);
@@ -90,6 +91,7 @@ void router_core_destroy(router_core **core_p)
     if (core) {
         router_leaders_destroy(&core->leaders);
         router_requests_destroy(&core->requests);
+        router_share_destroy(&core->held_bytes);
         router_registry_destroy(&core->registry);
         mesh_ring_destroy(&core->ring);
         mesh_stats_destroy(&core->stats);
@@ -157,14 +159,13 @@ static router_request *ask(router_core *core, router_request_kind kind, way w, c
     forward.ttl_ms = 0;
     forward.epoch = mesh_ring_epoch(core->ring);
     size_t size = mesh_wire_size(&forward);
-    router_request *req = router_requests_add(core->requests, kind, now.mono + time_left(core, msg), size);
+    router_request *req = router_requests_add(core->requests, kind, shard, now.mono + time_left(core, msg), size);
     if (!req) {
         mesh_stats_add(core->stats, ROUTER_STAT_BUSY, 1);
         router_core_fault(core, from, msg->corr, msg->trace, FAULT_BUSY, out);
         return NULL;
     }
     mesh_wire_pack_to(&forward, req->kept, size);
-    req->shard = shard;
     req->bound = w.bound;
     req->slot = w.slot;
     req->from = from;

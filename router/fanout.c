@@ -59,7 +59,7 @@ static bool deliver_valid(const Mesh__Deliver *deliver)
 
 void router_fanout_forget(router_core *core, router_request *req)
 {
-    core->held_bytes -= req->held_size;
+    router_share_give(core->held_bytes, req->charged, req->held_size);
     free(req->held);
     req->held = NULL;
     req->held_size = 0;
@@ -198,22 +198,23 @@ void router_fanout_deliver(router_core *core, mesh_peer from, const Mesh__Msg *m
         delivered(core, from, deliver, &done, out);
         return;
     }
-    if (core->held_bytes + packed.size > ROUTER_DELIVER_BYTES_MAX) {
-        retry_later(core, from, deliver, out);
-        return;
-    }
     MESH_MSG(ask, APPEND, append, &append);
     ask.trace = msg->trace;
     ask.key = append.users[0]->user; /* a parcel's users are of one shard */
+    uint32_t shard = mesh_ring_shard_of(core->ring, ask.key);
+    if (!router_share_take(core->held_bytes, shard, packed.size)) {
+        retry_later(core, from, deliver, out);
+        return;
+    }
     router_request *req = router_core_ask(core, ROUTER_APPEND, ask.key, &ask, MESH_NO_PEER, now, out);
     if (!req) {
+        router_share_give(core->held_bytes, shard, packed.size);
         retry_later(core, from, deliver, out);
         return;
     }
     req->from = from;
     req->held = mesh_memdup(packed.data, packed.size);
     req->held_size = packed.size;
-    core->held_bytes += packed.size;
 }
 
 static void take_results(router_core *core, const Mesh__Deliver *deliver, const Mesh__Appended *appended,

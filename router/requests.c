@@ -6,19 +6,22 @@
 #include "mesh/alloc.h"
 #include "mesh/table.h"
 #include "router/core.h"
+#include "router/share.h"
 
 struct router_requests {
     mesh_table *by_corr;
     uint64_t last_corr;
-    size_t kept_bytes;
+    router_share *places, *bytes;
     router_request *oldest, *newest;
     router_request *first[ROUTER_REQUEST_LISTS], *last[ROUTER_REQUEST_LISTS];
 };
 
-router_requests *router_requests_new(const mesh_hash_key *key, uint64_t boot)
+router_requests *router_requests_new(const mesh_conf *conf, uint64_t boot)
 {
     router_requests *requests = mesh_alloc(sizeof *requests);
-    requests->by_corr = mesh_table_new(key);
+    requests->by_corr = mesh_table_new(mesh_conf_hash_key(conf));
+    requests->places = router_share_new(conf, ROUTER_INFLIGHT_MAX);
+    requests->bytes = router_share_new(conf, ROUTER_HELD_BYTES_MAX);
     requests->last_corr = boot << 24;
     return requests;
 }
@@ -31,6 +34,8 @@ void router_requests_destroy(router_requests **requests_p)
             router_requests_remove(requests, requests->oldest);
         }
         mesh_table_destroy(&requests->by_corr);
+        router_share_destroy(&requests->places);
+        router_share_destroy(&requests->bytes);
         free(requests);
         *requests_p = NULL;
     }
@@ -91,22 +96,25 @@ static uint64_t next_corr(router_requests *requests)
     return requests->last_corr;
 }
 
-router_request *router_requests_add(router_requests *requests, router_request_kind kind, mesh_ms deadline,
-                                    size_t kept_size)
+router_request *router_requests_add(router_requests *requests, router_request_kind kind, uint32_t shard,
+                                    mesh_ms deadline, size_t kept_size)
 {
-    if (mesh_table_size(requests->by_corr) >= ROUTER_INFLIGHT_MAX ||
-        requests->kept_bytes + kept_size > ROUTER_HELD_BYTES_MAX) {
+    if (!router_share_take(requests->places, shard, 1)) {
+        return NULL;
+    }
+    if (!router_share_take(requests->bytes, shard, kept_size)) {
+        router_share_give(requests->places, shard, 1);
         return NULL;
     }
     router_request *req = mesh_realloc(NULL, sizeof *req + kept_size); /* the rest is written over anyway */
     memset(req, 0, sizeof *req);
     req->corr = next_corr(requests);
     req->kind = kind;
+    req->charged = req->shard = shard;
     req->deadline = deadline;
     req->to = MESH_NO_PEER;
     req->from = MESH_NO_PEER;
     req->kept_size = kept_size;
-    requests->kept_bytes += kept_size;
     place(requests, req);
     put_in(requests, req, ROUTER_PARKED, MESH_NEVER);
     mesh_table_put(requests->by_corr, mesh_table_u64(&req->corr), req);
@@ -130,7 +138,8 @@ void router_requests_remove(router_requests *requests, router_request *req)
     *(req->older ? &req->older->newer : &requests->oldest) = req->newer;
     *(req->newer ? &req->newer->older : &requests->newest) = req->older;
     take_out(requests, req);
-    requests->kept_bytes -= req->kept_size;
+    router_share_give(requests->places, req->charged, 1);
+    router_share_give(requests->bytes, req->charged, req->kept_size);
     mesh_table_remove(requests->by_corr, mesh_table_u64(&req->corr));
     free(req->held);
     free(req);

@@ -1,5 +1,6 @@
 /* router/requests.h: requests to stores that have no answer yet, by correlation id, and in the order in which they
- * expire. Bounded by ROUTER_INFLIGHT_MAX, and what is kept of them by ROUTER_HELD_BYTES_MAX. Nearly all have the same
+ * expire. Bounded by ROUTER_INFLIGHT_MAX, and what is kept of them by ROUTER_HELD_BYTES_MAX; both are shared by the
+ * shards (router/share.h). Nearly all have the same
  * time to live, so a new one's place is searched from the newest on.
  *
  * A request also stands in one of four lists that say what comes next: TRIED (a store has it; at `due` that store has
@@ -36,6 +37,7 @@ typedef enum router_request_list {
 typedef struct router_request {
     uint64_t corr; /* ours */
     router_request_kind kind;
+    uint32_t charged; /* the shard whose share of the limits it takes: the one it was first for */
     uint32_t shard;
     bool bound; /* to that shard; otherwise it is asked of whoever stores the slot when it is sent */
     mesh_slot slot;
@@ -58,13 +60,13 @@ typedef struct router_request {
 
 typedef struct router_requests router_requests;
 
-/* corr starts from boot, so answers of an earlier life match nothing. key: of the table */
-router_requests *router_requests_new(const mesh_hash_key *key, uint64_t boot);
+/* corr starts from boot, so answers of an earlier life match nothing. conf: borrowed for its life */
+router_requests *router_requests_new(const mesh_conf *conf, uint64_t boot);
 void router_requests_destroy(router_requests **requests_p);
-/* A zeroed request with its corr, kind and deadline set, in the table, PARKED; kept, of kept_size bytes, is to be
- * written. NULL when full. Borrowed. */
-router_request *router_requests_add(router_requests *requests, router_request_kind kind, mesh_ms deadline,
-                                    size_t kept_size);
+/* A zeroed request with its corr, kind, shard and deadline set, in the table, PARKED; kept, of kept_size bytes, is to
+ * be written. NULL when full. Borrowed. */
+router_request *router_requests_add(router_requests *requests, router_request_kind kind, uint32_t shard,
+                                    mesh_ms deadline, size_t kept_size);
 /* A new corr: an answer to the old one is nobody's. */
 void router_requests_rename(router_requests *requests, router_request *req);
 router_request *router_requests_find(const router_requests *requests, uint64_t corr); /* NULL: not there */

@@ -10,6 +10,7 @@
 #include "router/leaders.h"
 #include "router/registry.h"
 #include "router/requests.h"
+#include "router/share.h"
 
 typedef enum router_stat {
     ROUTER_STAT_FORWARDED,
@@ -52,7 +53,7 @@ struct router_core {
     bool *up;          /* by peer */
     mesh_ms *heard;    /* by peer: when a store last answered as one that leads */
     bool leaving;
-    size_t held_bytes; /* deliveries waiting for their append's answer */
+    router_share *held_bytes; /* deliveries waiting for their append's answer */
     mesh_ms next_lease;
     mesh_peer lease_to;  /* the store asked last */
     mesh_ms lease_since; /* when it was first asked without an answer; MESH_NEVER: it does not owe one */

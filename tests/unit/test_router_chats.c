@@ -295,35 +295,44 @@ static void a_new_device_is_welcomed_without_them(void **state)
     expect_list(welcome->attached->chats, welcome->attached->n_chats, chats, "?n");
 }
 
-/* With a full table there is room neither for the list nor, with one place more, for its parts. */
-static void a_full_table_is_busy(void **state)
+static void ask_many(fixture *f, char *chat, unsigned n)
 {
-    fixture *f = *state;
-    char *chats[] = { chat_at(f, 0) };
     Mesh__Read read = MESH__READ__INIT;
+    mesh_buf packed = { 0 };
     read.user = id_at(f, "u", 1, 0);
-    read.chat = chats[0];
+    read.chat = chat;
     read.seq = 1;
     MESH_MSG(msg, READ, read, &read);
-    msg.key = read.chat;
+    msg.key = chat;
     msg.corr = 1;
-    mesh_buf packed = { 0 };
     mesh_wire_pack(&msg, &packed);
-    for (unsigned i = 0; i < ROUTER_INFLIGHT_MAX - 1; i++) {
+    for (unsigned i = 0; i < n; i++) {
         router_core_message(f->core, EDGE, &msg, mesh_buf_slice(&packed), f->now, f->out);
-        if (i % 1000 == 0 || i == ROUTER_INFLIGHT_MAX - 2) {
+        if (i % 1000 == 0 || i == n - 1) {
             collect(f);
-        }
-        if (i == ROUTER_INFLIGHT_MAX - 3) { /* the rows have one place, the list has the last */
-            collect(f);
-            list_of(f, TTL_MS, 0, chats, 1);
-            assert_int_equal(count(f, MESH__MSG__BODY_HEADS), 0);
-            expect_list(only(f, EDGE, MESH__MSG__BODY_CHAT_LIST)->chat_list->chats, 1, chats, "?");
         }
     }
-    list_of(f, TTL_MS, 0, chats, 1);
-    assert_int_equal(only(f, EDGE, MESH__MSG__BODY_FAULT)->fault->code, FAULT_BUSY);
     mesh_buf_fini(&packed);
+}
+
+/* What waits for a shard fills its part of the table and all that is common; the others still have theirs. */
+static void a_dead_shard_leaves_room_for_the_others(void **state)
+{
+    fixture *f = *state;
+    const unsigned sure = ROUTER_INFLIGHT_MAX / 2 / SHARDS;
+    char *chats[] = { chat_at(f, 0), chat_at(f, 1) };
+    ask_many(f, chats[0], ROUTER_INFLIGHT_MAX - (SHARDS - 1) * sure);
+    assert_int_equal(count(f, MESH__MSG__BODY_FAULT), 0);
+    ask_many(f, chats[0], 1);
+    assert_int_equal(only(f, EDGE, MESH__MSG__BODY_FAULT)->fault->code, FAULT_BUSY);
+    list_of(f, TTL_MS, 0, chats, 2);
+    tell_heads(f, S1, only(f, S1, MESH__MSG__BODY_HEADS), false);
+    expect_list(only(f, EDGE, MESH__MSG__BODY_CHAT_LIST)->chat_list->chats, 2, chats, "?n");
+    ask_many(f, chats[1], sure - 1);
+    assert_int_equal(count(f, MESH__MSG__BODY_FAULT), 0);
+    list_of(f, TTL_MS, 0, chats, 2); /* its first step has the last place, so the second has none */
+    assert_int_equal(only(f, EDGE, MESH__MSG__BODY_FAULT)->fault->code, FAULT_BUSY);
+    assert_int_equal(metric_of(f, "parley_router_busy_total"), 3);
 }
 
 #define STORY(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -337,7 +346,7 @@ int main(void)
         STORY(a_fault_marks_only_what_was_asked_there),
         STORY(a_chat_on_its_way_is_asked_for_again),
         STORY(a_new_device_is_welcomed_without_them),
-        STORY(a_full_table_is_busy),
+        STORY(a_dead_shard_leaves_room_for_the_others),
     };
     return cmocka_run_group_tests_name("router chats", tests, NULL, NULL);
 }
