@@ -322,12 +322,24 @@ static void begin(store_core *core)
     }
 }
 
+/* One that leaves: to anybody. One that is short of space: only to one that is not; when all are, each stays where it
+ * is. */
 static void hand_over(store_core *core)
 {
-    if (core->leaving && core->leads && store_consensus_voters(core->cons) > 1 &&
-        core->now.mono >= core->next_handover) {
+    if (core->now.mono < core->next_handover || store_consensus_voters(core->cons) < 2) {
+        return;
+    }
+    if (core->leaving) {
         core->next_handover = core->now.mono + HANDOVER_EVERY_MS;
         (void)!store_consensus_transfer(core->cons, 0, core->now);
+        return;
+    }
+    uint64_t to = core->enough_space ? 0 : store_group_roomy(core->group, core->cons);
+    if (to != 0) {
+        core->next_handover = core->now.mono + STORE_SPACE_HANDOVER_MS;
+        mesh_err err = store_consensus_transfer(core->cons, to, core->now);
+        mesh_log(MESH_INFO, "handing_over", "shard=%u reason=space_low to=%016llx result=%s", core->fsm->shard,
+                 (unsigned long long)to, mesh_err_name(err));
     }
 }
 
@@ -478,6 +490,7 @@ void store_core_destroy(store_core **core_p)
 void store_core_set_space(store_core *core, bool enough)
 {
     core->enough_space = enough;
+    store_group_set_space(core->group, enough);
 }
 
 void store_core_refuse_all(store_core *core, mesh_out *out)
@@ -489,6 +502,7 @@ void store_core_refuse_all(store_core *core, mesh_out *out)
 
 void store_core_leave(store_core *core)
 {
+    core->next_handover = core->leaving ? core->next_handover : 0;
     core->leaving = true;
 }
 

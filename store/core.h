@@ -10,8 +10,9 @@
  * is deterministic: nothing but the entry's bytes and the rows decides, so replay after a crash gives the same rows.
  *
  * What goes wrong: not the leader -> FAULT_NOT_LEADER; gather buffer full -> FAULT_BUSY; free space under the watermark
- * -> FAULT_DISK_FULL for writes; the kv failed -> store_core_error, nothing is answered any more. The owner then drops
- * what the core has put out since its last turn, too: it may rest on what could not be read. */
+ * -> FAULT_DISK_FULL for writes, and the leadership goes to a replica that has space, if there is one; the kv failed ->
+ * store_core_error, nothing is answered any more. The owner then drops what the core has put out since its last turn,
+ * too: it may rest on what could not be read. */
 #ifndef STORE_CORE_H
 #define STORE_CORE_H
 
@@ -28,8 +29,9 @@
 #define STORE_OUTBOX_WINDOW 4096                   /* items being delivered; the rest waits in rows */
 #define STORE_OUTBOX_BACKLOG_MAX 1000000           /* items owed; beyond: sends are answered FAULT_BUSY */
 #define STORE_OUTBOX_FLIGHT_MAX (8u * 1024 * 1024) /* bytes of parcels one router has not answered; the rest waits */
-#define STORE_RESEND_MS 1000 /* a parcel without answer is sent again; doubles up to 8 times this */
-#define STORE_LEASE_MS 2500  /* a router not heard of for this long leaves the ring */
+#define STORE_RESEND_MS 1000          /* a parcel without answer is sent again; doubles up to 8 times this */
+#define STORE_SPACE_HANDOVER_MS 10000 /* a leader short of space hands over once in this time at most */
+#define STORE_LEASE_MS 2500           /* a router not heard of for this long leaves the ring */
 #define STORE_GROUP_MEMBERS_MAX 1000
 #define STORE_DEVICES_MAX 20
 #define STORE_USER_CHATS_MAX 10000 /* in the list; beyond: no new chat with this user is begun */

@@ -9,7 +9,7 @@
 #include "mesh/log.h"
 
 typedef struct replica { /* what is known of another store */
-    bool up, heard, lost;
+    bool up, heard, lost, low_space;
     Mesh__ReplicaState state;
     uint64_t raft_id, term;
     uint32_t level;
@@ -22,7 +22,7 @@ struct store_group {
     size_t n;
     mesh_peer peers[MESH_REPLICAS_MAX]; /* of the shard, this one among them, in the config's order */
     replica replicas[MESH_REPLICAS_MAX];
-    bool lost; /* this one */
+    bool lost, low_space; /* this one */
     bool told;
     Mesh__ReplicaState told_state;
     mesh_ms next_tell;
@@ -74,6 +74,14 @@ static replica *find(store_group *group, mesh_peer peer)
     return NULL;
 }
 
+void store_group_set_space(store_group *group, bool enough)
+{
+    if (group->low_space == enough) {
+        group->low_space = !enough;
+        group->told = false;
+    }
+}
+
 void store_group_up(store_group *group, mesh_peer peer)
 {
     replica *r = find(group, peer);
@@ -110,6 +118,7 @@ mesh_err store_group_heard(store_group *group, mesh_peer peer, const Mesh__Repli
     r->raft_id = msg->raft_id;
     r->term = msg->term;
     r->level = msg->level;
+    r->low_space = msg->low_space;
     if (has_no_data(msg->state) && group->told_state == MESH__REPLICA_STATE__REPLICA_MEMBER) {
         group->told = false; /* its link may have been up all the time: it does not know any more what this one is */
     }
@@ -199,6 +208,7 @@ static Mesh__Replica describe(const store_group *group, const store_consensus *c
     self.state = state_of(cons, group->lost);
     self.lost = group->lost;
     self.level = STORE_GROUP_LEVEL;
+    self.low_space = group->low_space;
     if (cons != NULL) {
         self.raft_id = store_consensus_id(cons);
         self.term = store_consensus_term(cons);
@@ -408,6 +418,26 @@ void store_group_lead(store_group *group, store_consensus *cons, mesh_time now, 
             return;
         }
     }
+}
+
+uint64_t store_group_roomy(const store_group *group, const store_consensus *cons)
+{
+    store_replica_role list[STORE_MEMBERS_MAX];
+    size_t n = members(cons, list);
+    uint64_t found = 0, furthest = 0;
+    for (size_t i = 0; i < group->n; i++) {
+        const replica *r = &group->replicas[i];
+        const store_replica_role *member = r->raft_id != 0 ? member_of(list, n, r->raft_id) : NULL;
+        if (!r->up || !r->heard || r->low_space || member == NULL || member->role != STORE_VOTER) {
+            continue;
+        }
+        uint64_t match = store_consensus_match(cons, r->raft_id);
+        if (found == 0 || match > furthest) {
+            found = r->raft_id;
+            furthest = match;
+        }
+    }
+    return found;
 }
 
 uint32_t store_group_level(const store_group *group, const store_consensus *cons)

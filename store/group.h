@@ -62,7 +62,8 @@ const char *store_group_address(const char *node, uint64_t raft_id, char out[STO
 /* The name in an address, "" when there is none. Returns out. */
 char *store_group_node(const char *address, char out[MESH_NODE_NAME_MAX + 1]);
 
-void store_group_up(store_group *group, mesh_peer peer); /* another store of the shard */
+void store_group_set_space(store_group *group, bool enough); /* of this replica's disk; the others are told */
+void store_group_up(store_group *group, mesh_peer peer);     /* another store of the shard */
 void store_group_down(store_group *group, mesh_peer peer);
 /* Errors: MESH_MALFORMED no such state, another shard, or not from a store of the shard. */
 MESH_MUST mesh_err store_group_heard(store_group *group, mesh_peer peer, const Mesh__Replica *msg);
@@ -80,6 +81,9 @@ void store_group_judge(const store_group *group, const store_consensus *cons, me
 bool store_group_is_unfit(const store_consensus *cons, const Mesh__Replica *msg);
 /* Some replica is lost, all were heard, and none of them has data. */
 bool store_group_all_lost(const store_group *group, const store_consensus *cons);
+/* Another voter that is up and has not said that it is short of space, the one that is furthest; 0: there is none. One
+ * of an older version never says so. */
+uint64_t store_group_roomy(const store_group *group, const store_consensus *cons);
 /* The lowest level of all voters; 0: one of them was not heard. */
 uint32_t store_group_level(const store_group *group, const store_consensus *cons);
 

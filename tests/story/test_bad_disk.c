@@ -1,5 +1,7 @@
 /* Disks that flip bits, come back with old data, break and fill up: of three replicas the one with the bad disk goes
  * out, begins anew and has everything again, and nobody sees it. */
+#include "store/core.h"
+#include "store/metrics.h"
 #include "story.h"
 
 static sim *replicas_new(uint64_t seed)
@@ -275,23 +277,98 @@ STORY(no_space_at_one)
     }
 }
 
+/* How often somebody of shard 0 became the leader since these processes began. */
+static uint64_t reigns(sim *s)
+{
+    uint64_t n = 0;
+    for (unsigned i = 1; i <= sim_stores(s); i++) {
+        char name[32];
+        snprintf(name, sizeof name, "store%u", i);
+        store_core *core = sim_store_at(s, name);
+        n += core != NULL ? mesh_stats_get(store_core_stats(core), STORE_M_REIGNS) : 0;
+    }
+    return n;
+}
+
 STORY(the_leader_is_short_of_space)
 {
     (void)state;
-    sim *s = replicas_new(1210);
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        sim *s = replicas_new(1210 + seed);
+        sim_client *ann = story_person(s, "ann", "phone", "edge1");
+        char leader[32], follower[32], now[32];
+        talk(s, ann, "bob", 1);
+        leader_of(s, leader);
+        follower_of(s, follower);
+        sim_space_at(s, follower, false);
+        sim_run(s, 100); /* the leader hears of it */
+        sim_space_at(s, leader, false);
+        story_acked(s, sim_send(ann, "bob", "somebody else has room"), 8000);
+        leader_of(s, now);
+        assert_string_not_equal(now, leader);
+        assert_string_not_equal(now, follower);
+        sim_run(s, 3 * STORE_SPACE_HANDOVER_MS);
+        assert_string_equal(sim_leader(s, 0), now);
+        sim_space(s, true);
+        story_end(&s);
+    }
+}
+
+STORY(a_replica_with_space_is_down)
+{
+    (void)state;
+    sim *s = replicas_new(1220);
     sim_client *ann = story_person(s, "ann", "phone", "edge1");
-    char leader[32];
-    const char *chat = story_acked(s, sim_send(ann, "bob", "before"), 5000)->chat;
+    char leader[32], dead[32];
+    talk(s, ann, "bob", 1);
     leader_of(s, leader);
-    sim_space_at(s, leader, false);
+    follower_of(s, dead);
+    sim_kill(s, dead);
+    for (unsigned i = 1; i <= 3; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "store%u", i);
+        if (strcmp(name, dead) != 0) {
+            sim_space_at(s, name, false);
+        }
+    }
+    sim_run(s, 1000); /* one may pass it on before it hears that the other is short, too */
+    leader_of(s, leader);
+    uint64_t before = reigns(s);
     sim_op *send = sim_send(ann, "bob", "no room");
-    sim_run(s, 300);
+    sim_run(s, 3 * STORE_SPACE_HANDOVER_MS);
+    assert_string_equal(sim_leader(s, 0), leader);
+    assert_int_equal(reigns(s), before);
+    sim_start(s, dead); /* it has room, catches up, and is asked next */
+    story_acked(s, send, 3 * STORE_SPACE_HANDOVER_MS);
+    assert_string_equal(sim_leader(s, 0), dead);
+    sim_space(s, true);
+    story_end(&s);
+}
+
+STORY(all_replicas_are_short_of_space)
+{
+    (void)state;
+    sim *s = replicas_new(1230);
+    sim_client *ann = story_person(s, "ann", "phone", "edge1");
+    char leader[32], follower[32];
+    const char *chat = story_acked(s, sim_send(ann, "bob", "before"), 5000)->chat;
+    sim_space(s, false);
+    sim_run(s, 1000); /* one may pass it on before it hears that the others are short, too */
+    leader_of(s, leader);
+    uint64_t before = reigns(s);
+    sim_op *send = sim_send(ann, "bob", "no room");
+    sim_run(s, 3 * STORE_SPACE_HANDOVER_MS);
     assert_int_equal(send->state, OP_WAITING);
     assert_int_equal(send->code, FAULT_DISK_FULL);
+    assert_string_equal(sim_leader(s, 0), leader);
+    assert_int_equal(reigns(s), before); /* nobody passes it on */
     sim_op *history = sim_history(ann, chat, 0, 0, false, 10);
     WITHIN(s, 1000, history->state == OP_DONE);
-    sim_space_at(s, leader, true);
-    assert_int_equal(story_acked(s, send, 8000)->seq, 2);
+    follower_of(s, follower);
+    sim_space_at(s, follower, true);
+    assert_int_equal(story_acked(s, send, 3 * STORE_SPACE_HANDOVER_MS)->seq, 2);
+    assert_string_equal(sim_leader(s, 0), follower);
+    sim_space(s, true);
     story_end(&s);
 }
 
@@ -307,6 +384,8 @@ int main(void)
         cmocka_unit_test(a_write_fails_at_the_leader),
         cmocka_unit_test(no_space_at_one),
         cmocka_unit_test(the_leader_is_short_of_space),
+        cmocka_unit_test(a_replica_with_space_is_down),
+        cmocka_unit_test(all_replicas_are_short_of_space),
     };
     return cmocka_run_group_tests_name("story bad disk", tests, NULL, NULL);
 }
