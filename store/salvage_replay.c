@@ -1,6 +1,7 @@
 /* store/salvage_replay.c: the last entries of the log may have been synced when their rows were not. A copy that votes
  * alone is opened: a core on it does what a start does, elects itself, commits what the log holds, applies it. A copy
  * of one of several replicas would wait for the others for ever; it is made the only one first, see salvage_alone.c. */
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -133,6 +134,19 @@ static mesh_err lead(const mesh_conf *conf, mesh_peer self, store_kv *kv, char *
     return err;
 }
 
+static mesh_err raise_epoch(const store_salvage_replica *r, uint32_t shard, store_kv *kv, char *why, size_t why_size)
+{
+    uint64_t epoch;
+    mesh_err err = store_salvage_raise_epoch(kv, shard, &epoch);
+    if (err != MESH_OK) {
+        snprintf(why, why_size, "the ring or a fence cannot be read or written: %s", mesh_err_name(err));
+    } else if (epoch > 0 && r->report != NULL) {
+        fprintf(r->report, "epoch: what routers decided on a ring before %" PRIu64 " counts no more in this shard\n",
+                epoch);
+    }
+    return err;
+}
+
 mesh_err store_salvage_replay_replica(void *arg, const char *path, char *why, size_t why_size)
 {
     const store_salvage_replica *r = arg;
@@ -150,6 +164,7 @@ mesh_err store_salvage_replay_replica(void *arg, const char *path, char *why, si
         err = store_salvage_alone(r, self, &left, kv, why, why_size);
     }
     err = err == MESH_OK ? lead(conf, self, kv, why, why_size) : err;
+    err = err == MESH_OK ? raise_epoch(r, mesh_conf_node(conf, self)->shard, kv, why, why_size) : err;
     if (kv != NULL) {
         store_kv_close(&kv);
     }
