@@ -23,6 +23,10 @@ struct store_mover {
     mesh_ms due;   /* when to ask */
     bool logging;  /* a message of ours is in the log and not applied */
     bool owed;     /* there may be rows of moved slots that the outbox has to take */
+    /* of slots that came: */
+    mesh_ms map_due; /* when to look whether the map has them; MESH_NEVER: it was not looked yet */
+    mesh_slot map_at;
+    mesh_peer map_via;
 };
 
 store_mover *store_mover_new(store_fsm *fsm, uint64_t seed)
@@ -32,7 +36,8 @@ store_mover *store_mover_new(store_fsm *fsm, uint64_t seed)
     mover->arena = mesh_arena_new();
     mover->slot = MESH_SLOTS;
     mover->next_corr = seed;
-    mover->via = MESH_NO_PEER;
+    mover->via = mover->map_via = MESH_NO_PEER;
+    mover->map_due = MESH_NEVER;
     store_mover_applied(mover);
     mover->owed = true;
     return mover;
@@ -136,16 +141,16 @@ bool store_mover_wants(store_mover *mover, mesh_arena *arena, Mesh__Msg *msg)
 
 /* ---- other shards ---- */
 
-/* The next router that is up, after the one asked last. */
-static bool next_router(store_mover *mover, const uint64_t *up)
+/* The next router that is up, after via, the one asked last. */
+static bool next_router(const store_mover *mover, const uint64_t *up, mesh_peer *via)
 {
     const mesh_conf *conf = mover->fsm->conf;
     size_t n = mesh_conf_nodes(conf);
-    size_t from = mover->via == MESH_NO_PEER ? 0 : (size_t)mover->via + 1;
+    size_t from = *via == MESH_NO_PEER ? 0 : (size_t)*via + 1;
     for (size_t i = 0; i < n; i++) {
         mesh_peer peer = (mesh_peer)((from + i) % n);
         if (up[peer] != 0 && mesh_conf_node(conf, peer)->role == MESH_ROUTER) {
-            mover->via = peer;
+            *via = peer;
             return true;
         }
     }
@@ -198,7 +203,48 @@ static void send_map(store_mover *mover, mesh_time now, mesh_out *out)
     send(mover, &msg, now, out);
 }
 
-mesh_ms store_mover_turn(store_mover *mover, const uint64_t *up, mesh_time now, mesh_out *out)
+/* What came and is not where the map has it: shard 0 forgot, or never heard. Nobody waits for the answer: the next ring
+ * is it. While the shard it came from still says it itself, this changes nothing. */
+static void repeat_maps(store_mover *mover, const uint64_t *up, mesh_out *out)
+{
+    const store_fsm *fsm = mover->fsm;
+    unsigned sent = 0;
+    for (unsigned i = 0; i < MESH_SLOTS && sent < STORE_MOVER_MAPS; i++) {
+        mesh_slot slot = mover->map_at;
+        mover->map_at = (mesh_slot)((slot + 1) % MESH_SLOTS);
+        if (fsm->slots[slot].state != STORE_SLOT_HELD || mesh_ring_shard(fsm->ring, slot) == fsm->shard) {
+            continue;
+        }
+        if (sent == 0 && !next_router(mover, up, &mover->map_via)) {
+            break;
+        }
+        Mesh__MapSet set = MESH__MAP_SET__INIT;
+        set.slot = slot;
+        set.shard = fsm->shard;
+        set.move = fsm->slots[slot].move;
+        MESH_MSG(msg, MAP_SET, map_set, &set);
+        msg.corr = ++mover->next_corr;
+        msg.corr += msg.corr == 0;
+        msg.ttl_ms = STORE_MOVER_TRY_MS;
+        msg.epoch = mesh_ring_epoch(fsm->ring);
+        mesh_out_put(out, mover->map_via, &msg);
+        sent++;
+    }
+}
+
+static mesh_ms turn_maps(store_mover *mover, const uint64_t *up, mesh_time now, mesh_out *out)
+{
+    bool first = mover->map_due == MESH_NEVER; /* a map that is right may be on its way */
+    if (first || now.mono >= mover->map_due) {
+        mover->map_due = now.mono + STORE_MOVER_MAP_MS;
+        if (!first && mesh_ring_epoch(mover->fsm->ring) > 0) {
+            repeat_maps(mover, up, out);
+        }
+    }
+    return mover->map_due;
+}
+
+static mesh_ms turn_leaving(store_mover *mover, const uint64_t *up, mesh_time now, mesh_out *out)
 {
     if (mover->slot == MESH_SLOTS || map_has_it(mover)) {
         return MESH_NEVER;
@@ -206,7 +252,7 @@ mesh_ms store_mover_turn(store_mover *mover, const uint64_t *up, mesh_time now, 
     if (now.mono < mover->due) {
         return mover->due;
     }
-    if (!next_router(mover, up)) {
+    if (!next_router(mover, up, &mover->via)) {
         return MESH_NEVER; /* one that comes up is seen at the next turn */
     }
     if (mover->whole) {
@@ -215,6 +261,16 @@ mesh_ms store_mover_turn(store_mover *mover, const uint64_t *up, mesh_time now, 
         send_rows(mover, now, out);
     }
     return mover->due;
+}
+
+mesh_ms store_mover_turn(store_mover *mover, const uint64_t *up, mesh_time now, mesh_out *out)
+{
+    if (!mover->fsm->sharded) {
+        return MESH_NEVER;
+    }
+    mesh_ms maps = turn_maps(mover, up, now, out);
+    mesh_ms leaving = turn_leaving(mover, up, now, out);
+    return leaving < maps ? leaving : maps;
 }
 
 void store_mover_heard(store_mover *mover, const Mesh__Msg *msg, mesh_time now)

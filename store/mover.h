@@ -3,7 +3,11 @@
  * other shards' answers say where a move stands.
  *
  * Requests to other shards go to any router that is up, one at a time. No answer -> again, by way of the next router;
- * refused -> again after the time that was named. It never gives up: a slot that left has to arrive. */
+ * refused -> again after the time that was named. It never gives up: a slot that left has to arrive.
+ *
+ * The leader of the shard that a slot came to looks now and then whether the map has it there, and says so to shard 0
+ * if not (MapSet, with the count of the move, so that an older one changes nothing): the shard it came from is done
+ * with it once its own ring was right, and shard 0 may be an older copy since (store/salvage.h). */
 #ifndef STORE_MOVER_H
 #define STORE_MOVER_H
 
@@ -11,6 +15,8 @@
 #include "store/fsm.h"
 
 #define STORE_MOVER_TRY_MS 2000 /* for an answer */
+#define STORE_MOVER_MAP_MS 5000 /* between two looks at what came and the map has elsewhere ... */
+#define STORE_MOVER_MAPS 64     /* ... of which so many are named at once */
 
 typedef struct store_mover store_mover;
 

@@ -1,6 +1,7 @@
 /* A slot that leaves a shard, one that comes to it, and the map of shard 0: what is late, doubled or nonsense changes
  * nothing. Whole moves: tests/story/test_move.c. */
 #include "store/kv_rows.h"
+#include "store/mover.h"
 #include "store/slot.h"
 #include "tests/unit/store_rig.h"
 
@@ -295,6 +296,76 @@ static void what_comes_with_the_last_part_is_too_early(void **state)
     rig_destroy(r);
 }
 
+/* Shard 0 was told by the shard it came from, and forgot. */
+static void a_slot_that_came_is_put_into_the_map(void **state)
+{
+    (void)state;
+    rig *r = sharded();
+    const char *bob = somebody(r, true);
+    mesh_slot slot = slot_of(r, rig_q(r, bob));
+    mesh_buf rows = { 0 };
+    put_inbox(&rows, r, bob, 1);
+    assert_true(give_part(r, bob, 3, (mesh_slice){ NULL, 0 }, mesh_buf_slice(&rows), true)->slot_taken->whole);
+    for (int i = 0; i < 3; i++) { /* until the map has it */
+        rig_forget(r);
+        for (int s = 0; s < STORE_MOVER_MAP_MS / 1000; s++) {
+            rig_lease(r, RIG_R1, 11, false);
+            rig_sleep(r, 1000);
+        }
+        const Mesh__Msg *set = asked(r, MESH__MSG__BODY_MAP_SET);
+        assert_non_null(set);
+        assert_true(set->map_set->slot == slot && set->map_set->shard == 0 && set->map_set->move == 3);
+    }
+    ASSERT_KIND(ask_map(r, slot, 0, 3), DONE);
+    rig_forget(r);
+    for (int s = 0; s < 3 * STORE_MOVER_MAP_MS / 1000; s++) {
+        rig_lease(r, RIG_R1, 11, false);
+        rig_sleep(r, 1000);
+    }
+    assert_null(asked(r, MESH__MSG__BODY_MAP_SET));
+    mesh_buf_fini(&rows);
+    rig_destroy(r);
+}
+
+/* So many that they are not all named at once. */
+static void many_slots_that_came_take_turns(void **state)
+{
+    (void)state;
+    rig *r = sharded();
+    bool named[MESH_SLOTS] = { false };
+    for (unsigned i = 0; i < STORE_MOVER_MAPS + 10; i++) {
+        Mesh__SlotRows part = MESH__SLOT_ROWS__INIT;
+        part.slot = MESH_SLOTS - 1 - 7 * i;
+        part.from = 1;
+        part.move = 1;
+        part.last = true;
+        part.era = ERA;
+        MESH_MSG(msg, SLOT_ROWS, slot_rows, &part);
+        ASSERT_KIND(rig_ask(r, &msg), SLOT_TAKEN);
+    }
+    for (unsigned round = 1; round <= 2; round++) {
+        unsigned n = 0, different = 0;
+        rig_forget(r);
+        for (int s = 0; s < STORE_MOVER_MAP_MS / 1000; s++) {
+            rig_lease(r, RIG_R1, 11, false);
+            rig_sleep(r, 1000);
+        }
+        for (size_t i = 0; i < r->n_seen; i++) {
+            const Mesh__Msg *msg = r->seen[i].msg;
+            if (msg->body_case == MESH__MSG__BODY_MAP_SET) {
+                n++;
+                named[msg->map_set->slot] = true;
+            }
+        }
+        for (unsigned slot = 0; slot < MESH_SLOTS; slot++) {
+            different += named[slot];
+        }
+        assert_int_equal(n, STORE_MOVER_MAPS);
+        assert_int_equal(different, round == 1 ? STORE_MOVER_MAPS : STORE_MOVER_MAPS + 10);
+    }
+    rig_destroy(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -303,6 +374,8 @@ int main(void)
         cmocka_unit_test(the_map_goes_forward_only),
         cmocka_unit_test(a_slot_that_comes_keeps_order_and_era),
         cmocka_unit_test(what_comes_with_the_last_part_is_too_early),
+        cmocka_unit_test(a_slot_that_came_is_put_into_the_map),
+        cmocka_unit_test(many_slots_that_came_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
