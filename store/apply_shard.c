@@ -1,4 +1,8 @@
-/* genesis, ring_set, outbox_done: what the store says to itself through the log. */
+/* genesis, ring_set, outbox_done: what the store says to itself through the log.
+ *
+ * The ring's row is made of the log and of the row before it. fsm->ring is not: it leaves out routers that this
+ * replica's config does not know, and while a new config is rolled out the replicas' configs differ. Only the epoch and
+ * the map, which no config has a part in, are taken from it. */
 #include <string.h>
 
 #include "store/fsm.h"
@@ -35,7 +39,7 @@ void store_apply_ring_set(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answe
     }
     store_key key;
     store_key_ring(&key);
-    store_rows_pack(fsm->rows, &key, &ring, STORE_ROW_ONLY);
+    store_rows_pack(fsm->rows, &key, &ring, STORE_ROW_ENTRY);
     fsm->ring_changed = true;
 }
 
@@ -49,7 +53,7 @@ void store_apply_ring(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
     }
     store_key key;
     store_key_ring(&key);
-    store_rows_pack(fsm->rows, &key, msg->ring, STORE_ROW_ONLY);
+    store_rows_pack(fsm->rows, &key, msg->ring, STORE_ROW_ENTRY);
     fsm->ring_changed = true;
 }
 

@@ -280,6 +280,21 @@ void store_apply_slot_owed(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answ
 
 /* ---- at shard 0 ---- */
 
+/* The ring as it stands in its row: with routers that this replica's config does not know, too. NULL: fsm->error. */
+static Mesh__Ring *stored_ring(store_fsm *fsm)
+{
+    ProtobufCMessage *row;
+    mesh_slice value;
+    store_key key;
+    store_key_ring(&key);
+    if (store_rows_get(fsm->rows, &key, false, &value) != MESH_OK ||
+        mesh_wire_unpack(&mesh__ring__descriptor, value, fsm->arena, &row) != MESH_OK) {
+        fsm->error = MESH_CORRUPT;
+        return NULL;
+    }
+    return (Mesh__Ring *)row;
+}
+
 void store_apply_map_set(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
 {
     const Mesh__MapSet *set = msg->map_set;
@@ -295,14 +310,21 @@ void store_apply_map_set(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer
     if (set->move <= fsm->slots[slot].mapped) {
         return;
     }
-    Mesh__Ring *ring = mesh_ring_moved(fsm->ring, slot, set->shard, fsm->arena);
+    Mesh__Ring *ring = stored_ring(fsm);
+    if (ring == NULL) {
+        return;
+    }
+    const Mesh__Ring *moved = mesh_ring_moved(fsm->ring, slot, set->shard, fsm->arena);
+    ring->epoch = moved->epoch;
+    ring->n_map = moved->n_map;
+    ring->map = moved->map;
     if (mesh_ring_set(fsm->ring, ring) != MESH_OK) {
         fsm->error = MESH_CORRUPT;
         return;
     }
     store_key key;
     store_key_ring(&key);
-    store_rows_pack(fsm->rows, &key, ring, STORE_ROW_ONLY);
+    store_rows_pack(fsm->rows, &key, ring, STORE_ROW_ENTRY);
     fsm->slots[slot].mapped = set->move;
     store_slot_save(fsm, slot);
     fsm->ring_changed = true;

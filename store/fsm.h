@@ -2,8 +2,10 @@
  *
  * A log entry is a stamp (u64 little-endian, wall milliseconds of the leader when it was submitted) and a mesh frame.
  * Applying it is deterministic: only its bytes and the rows decide, so every replica and every replay gets the same
- * rows. One entry is one batch with the applied index in it, so an entry is in the rows whole or not at all. Handlers,
- * one per kind of message, are in store/apply_*.c; what they need of each other is here.
+ * rows. Of the config only what never changes in a cluster has a part in it (its name, its hash key, whether there is
+ * one shard or several); nodes may differ between replicas while a config is rolled out. One entry is one batch with
+ * the applied index in it, so an entry is in the rows whole or not at all. Handlers, one per kind of message, are in
+ * store/apply_*.c; what they need of each other is here.
  *
  * What goes wrong: rows that do not read back -> error is set and nothing is applied any more. */
 #ifndef STORE_FSM_H
