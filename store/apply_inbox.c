@@ -298,8 +298,9 @@ static bool is_outdated(const store_fsm *fsm, const store_device *device, const 
     return recent && attach->attempt > 0 && attach->attempt < device->attempt;
 }
 
-/* The device's row with its generation settled. NULL: a newer session holds it. */
-static store_device *claim_device(store_fsm *fsm, store_user *user, const Mesh__Attach *attach)
+/* The device's row with its generation settled. NULL: a newer session holds it. once: a hello that is said again by the
+ * session which holds the row gets the generation it has. */
+static store_device *claim_device(store_fsm *fsm, store_user *user, const Mesh__Attach *attach, bool once)
 {
     store_device *device = store_user_device(user, attach->device);
     if (device == NULL) {
@@ -309,7 +310,8 @@ static store_device *claim_device(store_fsm *fsm, store_user *user, const Mesh__
         return NULL;
     }
     if (attach->fresh) {
-        device->generation++;
+        bool again = once && attach->session != 0 && attach->session == device->session;
+        device->generation += again ? 0 : 1;
     } else if (attach->attempt > device->attempt && device->attempt > 0) {
         /* an older hello came later, at a router that did not know of this session, and is not to keep the row */
         device->generation = attach->generation > device->generation ? attach->generation : device->generation + 1;
@@ -319,17 +321,17 @@ static store_device *claim_device(store_fsm *fsm, store_user *user, const Mesh__
         device->generation = attach->generation;
     }
     device->attempt = attach->attempt;
+    device->session = once ? attach->session : 0;
     return device;
 }
 
-void store_apply_attach(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
+static void apply_attach(store_fsm *fsm, const Mesh__Attach *attach, uint64_t epoch, bool once, Mesh__Msg *answer)
 {
-    const Mesh__Attach *attach = msg->attach;
     store_user *user = find_user(fsm, attach->user, true, answer);
-    if (user == NULL || !raise_fence(fsm, user->slot, msg->epoch, answer)) {
+    if (user == NULL || !raise_fence(fsm, user->slot, epoch, answer)) {
         return;
     }
-    store_device *device = claim_device(fsm, user, attach);
+    store_device *device = claim_device(fsm, user, attach, once);
     if (device == NULL) {
         store_fsm_fault(fsm->arena, answer, FAULT_REPLACED);
         return;
@@ -355,6 +357,18 @@ void store_apply_attach(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
     answer->body_case = MESH__MSG__BODY_ATTACHED;
     answer->attached = attached;
     mesh_stats_add(fsm->stats, STORE_M_ATTACHES, 1);
+}
+
+/* As every version did it: the row names no session. It is in logs, and leaders write it while a replica of an older
+ * version votes. */
+void store_apply_attach(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
+{
+    apply_attach(fsm, msg->attach, msg->epoch, false, answer);
+}
+
+void store_apply_attach_once(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
+{
+    apply_attach(fsm, msg->attach_once, msg->epoch, true, answer);
 }
 
 /* ---- inbox_ack ---- */

@@ -100,11 +100,26 @@ static void on_read(store_core *core, mesh_peer from, const Mesh__Msg *msg, mesh
     }
 }
 
+/* As it goes into the log: an attach as one that may be repeated, once every voter knows that kind. */
+static mesh_slice log_form(store_core *core, const Mesh__Msg *msg, mesh_slice packed)
+{
+    if (msg->body_case != MESH__MSG__BODY_ATTACH ||
+        store_group_level(core->group, core->cons) < STORE_GROUP_LEVEL_ATTACH_ONCE) {
+        return packed;
+    }
+    Mesh__Msg once = *msg;
+    once.body_case = MESH__MSG__BODY_ATTACH_ONCE;
+    once.attach_once = msg->attach;
+    mesh_buf_clear(&core->scratch);
+    mesh_wire_pack(&once, &core->scratch);
+    return mesh_buf_slice(&core->scratch);
+}
+
 static void on_write(store_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed)
 {
     mesh_fault fault = may_write(core, msg);
     if (fault == FAULT_NONE) {
-        store_gather_put(core->gather, from, msg->corr, packed);
+        store_gather_put(core->gather, from, msg->corr, log_form(core, msg, packed));
     } else {
         mesh_stats_add(core->stats, STORE_M_SPACE_REFUSED, fault == FAULT_DISK_FULL ? 1 : 0);
         store_core_refuse(core, from, msg, fault);

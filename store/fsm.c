@@ -182,6 +182,8 @@ static store_fsm_handler *handler_of(Mesh__Msg__BodyCase kind)
         return store_apply_append;
     case MESH__MSG__BODY_ATTACH:
         return store_apply_attach;
+    case MESH__MSG__BODY_ATTACH_ONCE:
+        return store_apply_attach_once;
     case MESH__MSG__BODY_INBOX_ACK:
         return store_apply_inbox_ack;
     case MESH__MSG__BODY_PROFILE:
@@ -218,6 +220,7 @@ static bool is_keyed(Mesh__Msg__BodyCase kind)
     case MESH__MSG__BODY_CHAT_EDIT:
     case MESH__MSG__BODY_READ:
     case MESH__MSG__BODY_ATTACH:
+    case MESH__MSG__BODY_ATTACH_ONCE:
     case MESH__MSG__BODY_INBOX_ACK:
     case MESH__MSG__BODY_PROFILE:
         return true;

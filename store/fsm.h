@@ -96,7 +96,8 @@ uint64_t store_fsm_era(const store_fsm *fsm, mesh_slot slot); /* of the inboxes 
 /* ---- for handlers (store/fsm_entry.c) ---- */
 typedef void store_fsm_handler(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer);
 store_fsm_handler store_apply_send, store_apply_chat_create, store_apply_chat_edit, store_apply_read;
-store_fsm_handler store_apply_append, store_apply_attach, store_apply_inbox_ack, store_apply_profile;
+store_fsm_handler store_apply_append, store_apply_attach, store_apply_attach_once, store_apply_inbox_ack,
+    store_apply_profile;
 store_fsm_handler store_apply_genesis, store_apply_ring_set, store_apply_ring, store_apply_outbox_done;
 store_fsm_handler store_apply_slot_move, store_apply_slot_rows, store_apply_map_set, store_apply_slot_gone;
 store_fsm_handler store_apply_slot_owed;

@@ -44,7 +44,8 @@
 
 #define STORE_GROUP_TELL_MS 250
 /* Raised with every new kind of log entry. A leader writes the new kind only while store_group_level is as high. */
-#define STORE_GROUP_LEVEL 1
+#define STORE_GROUP_LEVEL 2
+#define STORE_GROUP_LEVEL_ATTACH_ONCE 2 /* attach_once */
 #define STORE_GROUP_ADDRESS (MESH_NODE_NAME_MAX + 18)
 
 typedef struct store_group store_group;

@@ -144,9 +144,11 @@ static mesh_err load_device(store_users *users, store_user *user, mesh_slice id,
     }
     const Store__DeviceRow *row = (const Store__DeviceRow *)message;
     store_device *device = &user->devices[user->n_devices++];
-    *device = (store_device){
-        .cursor = row->cursor, .generation = row->generation, .used_ms = row->used_ms, .attempt = row->attempt
-    };
+    *device = (store_device){ .cursor = row->cursor,
+                              .generation = row->generation,
+                              .used_ms = row->used_ms,
+                              .attempt = row->attempt,
+                              .session = row->session };
     memcpy(device->id, id.data, id.size);
     return MESH_OK;
 }
@@ -199,6 +201,7 @@ void store_user_save_device(const store_user *user, const store_device *device, 
     row.generation = device->generation;
     row.used_ms = device->used_ms;
     row.attempt = device->attempt;
+    row.session = device->session;
     store_key key;
     store_key_device(&key, user->slot, user->id, device->id);
     store_rows_pack(rows, &key, &row, STORE_ROW_ONLY);

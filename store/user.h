@@ -12,6 +12,7 @@ typedef struct store_device {
     char id[MESH_ID_MAX + 1];
     uint64_t cursor, generation, used_ms;
     uint64_t attempt; /* of the hello that holds it, 0: it had none */
+    uint64_t session; /* that holds it, 0: not known */
 } store_device;
 
 typedef struct store_user {
