@@ -58,7 +58,7 @@ static void create_direct(store_fsm *fsm, const Mesh__ChatCreate *create, uint64
         if (err == MESH_OK) {
             store_fsm_sent(fsm, first, create->client_msg_id, true, answer);
         } else {
-            store_fsm_broken(fsm, fsm->arena, answer);
+            store_fsm_missing(fsm, err, create->chat, 1, answer);
         }
     } else if (err != MESH_NOT_FOUND) {
         store_fsm_broken(fsm, fsm->arena, answer);

@@ -80,11 +80,29 @@ void store_apply_send(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
     store_fsm_sent(fsm, entry, send->client_msg_id, false, answer);
 }
 
+/* Read up to seq. An entry that is not there has no count: what is unread stays as it was. */
+static void apply_mark(store_fsm *fsm, store_chat *chat, store_member *member, uint64_t seq, Mesh__Msg *answer)
+{
+    Mesh__Entry *entry;
+    mesh_err err = store_fsm_entry(fsm, fsm->arena, chat->slot, chat->id, seq, &entry);
+    if (err != MESH_OK && err != MESH_NOT_FOUND) {
+        store_fsm_broken(fsm, fsm->arena, answer);
+        return;
+    }
+    member->read_seq = seq;
+    if (err == MESH_NOT_FOUND) {
+        store_fsm_absent(fsm, chat->id, seq);
+    } else if (entry->count > member->read_count) {
+        member->read_count = entry->count;
+    }
+    store_chat_save_member(chat, member, fsm->rows);
+    store_fsm_done(fsm->arena, answer);
+}
+
 void store_apply_read(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
 {
     const Mesh__Read *read = msg->read;
     store_chat *chat;
-    Mesh__Entry *entry;
     mesh_err err = store_chats_get(fsm->chats, read->chat, &chat);
     store_member *member = err == MESH_OK ? store_chat_member(chat, read->user) : NULL;
     if (err != MESH_OK && err != MESH_NOT_FOUND) {
@@ -95,14 +113,7 @@ void store_apply_read(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answer)
         store_fsm_fault(fsm->arena, answer, FAULT_INVALID);
     } else if (read->seq <= member->read_seq) {
         store_fsm_done(fsm->arena, answer);
-    } else if (store_fsm_entry(fsm, fsm->arena, chat->slot, read->chat, read->seq, &entry) != MESH_OK) {
-        store_fsm_broken(fsm, fsm->arena, answer);
     } else {
-        member->read_seq = read->seq;
-        if (entry->count > member->read_count) {
-            member->read_count = entry->count;
-        }
-        store_chat_save_member(chat, member, fsm->rows);
-        store_fsm_done(fsm->arena, answer);
+        apply_mark(fsm, chat, member, read->seq, answer);
     }
 }

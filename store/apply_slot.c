@@ -242,6 +242,10 @@ static mesh_err take_owed(store_fsm *fsm, mesh_slice value)
         Mesh__Entry *entry;
         mesh_err err =
             store_fsm_entry(fsm, fsm->arena, mesh_id_slot(fsm->hash_key, item->chat), item->chat, item->seq, &entry);
+        if (err == MESH_NOT_FOUND) {
+            store_fsm_absent(fsm, item->chat, item->seq);
+            continue;
+        }
         if (err != MESH_OK) {
             return MESH_CORRUPT;
         }

@@ -7,7 +7,14 @@
  * the applied index in it, so an entry is in the rows whole or not at all. Handlers, one per kind of message, are in
  * store/apply_*.c; what they need of each other is here.
  *
- * What goes wrong: rows that do not read back -> error is set and nothing is applied any more. */
+ * What goes wrong, and the two are never mixed up:
+ *   A row does not read back: LevelDB's checksum, a file that is gone (it refuses to open without it, and store_kv_open
+ *     looks at those that LevelDB does not miss), bytes that are no such row -> this replica's disk. error is set and
+ *     nothing is applied any more; the owner puts the data aside and gets another replica's.
+ *   A row that reads back names an entry that is not there -> no replica has it, for all have the same rows; to put the
+ *     data aside would take one replica after another out. It is said once and counted (store_fsm_absent), and all goes
+ *     on without: a request that needs the entry is FAULT_UNAVAILABLE, an inbox row has no body, a list or a page or
+ *     what is owed lacks it. The outcome is made of rows alone, so it is the same on every replica. */
 #ifndef STORE_FSM_H
 #define STORE_FSM_H
 
@@ -67,6 +74,7 @@ typedef struct store_fsm {
     mesh_slot *moved;   /* slots that this entry has to do with once its messages are applied */
     size_t n_moved, cap_moved;
     bool took_owed;
+    bool said_absent;
     store_owed *owed; /* in order */
     size_t n_owed;
     uint64_t ticket; /* of the last applied entry's batch */
@@ -110,6 +118,10 @@ void store_fsm_elsewhere(mesh_arena *arena, Mesh__Msg *answer); /* not this shar
 /* Rows did not read back: remember it, answer FAULT_UNAVAILABLE. */
 void store_fsm_broken(store_fsm *fsm, mesh_arena *arena, Mesh__Msg *answer);
 void store_fsm_done(mesh_arena *arena, Mesh__Msg *answer);
+/* A row names this entry, and it is not there (MESH_NOT_FOUND of store_fsm_entry): count it, say it once. */
+void store_fsm_absent(store_fsm *fsm, const char *chat, uint64_t seq);
+/* err of store_fsm_entry: MESH_NOT_FOUND is absent, and FAULT_UNAVAILABLE; all else is broken. */
+void store_fsm_missing(store_fsm *fsm, mesh_err err, const char *chat, uint64_t seq, Mesh__Msg *answer);
 
 /* Have these users room for one more chat? FAULT_TOO_MANY_CHATS: one of them has not. FAULT_UNAVAILABLE: their rows did
  * not read back; fsm->error says so. Chats still on their way into an inbox are not counted, nor
@@ -123,7 +135,8 @@ bool store_fsm_seen(store_fsm *fsm, const char *chat, const char *user, const ch
                     Mesh__Msg *answer);
 void store_fsm_remember(store_fsm *fsm, const char *chat, const char *user, const char *client_msg_id, uint64_t hash,
                         uint64_t seq);
-/* The stored entry, with its chat put in; borrowed from arena. Errors: MESH_NOT_FOUND, MESH_CORRUPT. */
+/* The stored entry, with its chat put in; borrowed from arena. Errors: MESH_NOT_FOUND there is none, and the database
+ * is sure of it; MESH_CORRUPT. */
 MESH_MUST mesh_err store_fsm_entry(store_fsm *fsm, mesh_arena *arena, mesh_slot slot, const char *chat, uint64_t seq,
                                    Mesh__Entry **entry_p);
 /* The same, of a chat that may have left this shard: what is long in inboxes here stayed. */

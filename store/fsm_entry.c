@@ -1,8 +1,10 @@
 /* What the handlers of a log entry's messages need of each other: answers, dedupe keys, stored entries. */
 #include <assert.h>
+#include <inttypes.h>
 #include <sodium.h>
 #include <string.h>
 
+#include "mesh/log.h"
 #include "store/core.h"
 #include "store/fsm.h"
 #include "store/metrics.h"
@@ -90,10 +92,13 @@ bool store_fsm_seen(store_fsm *fsm, const char *chat, const char *user, const ch
     if (old->hash != hash) {
         mesh_stats_add(fsm->stats, STORE_M_CONFLICTS, 1);
         store_fsm_fault(fsm->arena, answer, FAULT_CONFLICT);
-    } else if (store_fsm_entry(fsm, fsm->arena, fsm->slot, chat, old->seq, &entry) != MESH_OK) {
-        store_fsm_broken(fsm, fsm->arena, answer);
-    } else {
+        return true;
+    }
+    err = store_fsm_entry(fsm, fsm->arena, fsm->slot, chat, old->seq, &entry);
+    if (err == MESH_OK) {
         store_fsm_sent(fsm, entry, client_msg_id, true, answer);
+    } else {
+        store_fsm_missing(fsm, err, chat, old->seq, answer);
     }
     return true;
 }
@@ -111,8 +116,39 @@ void store_fsm_remember(store_fsm *fsm, const char *chat, const char *user, cons
 
 /* ---- entries ---- */
 
-mesh_err store_fsm_entry(store_fsm *fsm, mesh_arena *arena, mesh_slot slot, const char *chat, uint64_t seq,
-                         Mesh__Entry **entry_p)
+/* LevelDB says of a key whose file is gone that there is none; an iterator says what is wrong. */
+static mesh_err confirm_absent(store_fsm *fsm, const store_key *key)
+{
+    store_kv_iter *it = store_kv_iter_new(fsm->kv, store_key_slice(key));
+    store_kv_iter_first(it);
+    mesh_err err = store_kv_iter_status(it) != MESH_OK || store_kv_iter_valid(it) ? MESH_CORRUPT : MESH_NOT_FOUND;
+    store_kv_iter_destroy(&it);
+    return err;
+}
+
+void store_fsm_absent(store_fsm *fsm, const char *chat, uint64_t seq)
+{
+    mesh_stats_add(fsm->stats, STORE_M_ABSENT, 1);
+    if (!fsm->said_absent) {
+        fsm->said_absent = true;
+        mesh_log(MESH_ERROR, "entry_absent", "shard=%u chat=%s seq=%" PRIu64 " reason=%s next=%s", fsm->shard, chat,
+                 seq, "a row refers to an entry that is not there, and every replica has the same rows",
+                 "what is asked for goes on without it; said once, parley_store_absent_rows_total counts");
+    }
+}
+
+void store_fsm_missing(store_fsm *fsm, mesh_err err, const char *chat, uint64_t seq, Mesh__Msg *answer)
+{
+    if (err == MESH_NOT_FOUND) {
+        store_fsm_absent(fsm, chat, seq);
+        store_fsm_fault(fsm->arena, answer, FAULT_UNAVAILABLE);
+    } else {
+        store_fsm_broken(fsm, fsm->arena, answer);
+    }
+}
+
+static mesh_err find_entry(store_fsm *fsm, mesh_arena *arena, mesh_slot slot, const char *chat, uint64_t seq,
+                           Mesh__Entry **entry_p)
 {
     store_key key;
     mesh_slice value;
@@ -130,12 +166,24 @@ mesh_err store_fsm_entry(store_fsm *fsm, mesh_arena *arena, mesh_slot slot, cons
     return MESH_OK;
 }
 
+mesh_err store_fsm_entry(store_fsm *fsm, mesh_arena *arena, mesh_slot slot, const char *chat, uint64_t seq,
+                         Mesh__Entry **entry_p)
+{
+    mesh_err err = find_entry(fsm, arena, slot, chat, seq, entry_p);
+    if (err == MESH_NOT_FOUND) {
+        store_key key;
+        store_key_entry(&key, slot, chat, seq);
+        err = confirm_absent(fsm, &key);
+    }
+    return err;
+}
+
 mesh_err store_fsm_long_entry(store_fsm *fsm, mesh_arena *arena, const char *chat, uint64_t seq, Mesh__Entry **entry_p)
 {
     mesh_slot slot = mesh_id_slot(fsm->hash_key, chat);
     ProtobufCMessage *message;
     store_key key;
-    mesh_err err = store_fsm_entry(fsm, arena, slot, chat, seq, entry_p);
+    mesh_err err = find_entry(fsm, arena, slot, chat, seq, entry_p);
     if (err != MESH_NOT_FOUND) {
         return err;
     }
@@ -148,6 +196,10 @@ mesh_err store_fsm_long_entry(store_fsm *fsm, mesh_arena *arena, const char *cha
     if (err == MESH_OK) {
         *entry_p = (Mesh__Entry *)message;
         (*entry_p)->chat = mesh_arena_strdup(arena, chat);
+    } else if (err == MESH_NOT_FOUND) {
+        err = confirm_absent(fsm, &key);
+        store_key_entry(&key, slot, chat, seq);
+        err = err == MESH_NOT_FOUND ? confirm_absent(fsm, &key) : err;
     }
     return err;
 }

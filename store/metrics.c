@@ -68,6 +68,8 @@ static const mesh_stat_info infos[STORE_METRICS] = {
     GAUGE(STORE_M_LOG_HELD, "log_held_bytes", "Bytes of the log that replicas which are behind need yet"),
     COUNTER(STORE_M_HOLDS_DROPPED, "log_holds_dropped_total",
             "Times the log was trimmed though a replica needed it: too much of it, or too little space"),
+    COUNTER(STORE_M_ABSENT, "absent_rows_total",
+            "Entries that were asked for, that a row names, and that are not there"),
     COUNTER(STORE_M_KV_ROWS, "kv_rows_total", "Rows written"),
     COUNTER(STORE_M_KV_BYTES, "kv_bytes_total", "Bytes of rows written"),
     COUNTER(STORE_M_KV_SYNCS, "kv_syncs_total", "Synced writes"),

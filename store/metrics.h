@@ -63,6 +63,7 @@ enum store_metric {
     STORE_M_COPY_BYTES,
     STORE_M_LOG_HELD,
     STORE_M_HOLDS_DROPPED,
+    STORE_M_ABSENT, /* entries that rows name and that are not there */
     STORE_M_KV_ROWS,
     STORE_M_KV_BYTES,
     STORE_M_KV_SYNCS,

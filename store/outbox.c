@@ -226,6 +226,8 @@ static void admit_row(store_outbox *ob, uint64_t index, const Store__OutboxRow *
         Mesh__Entry *entry = store_outbox_entry(ob, stored->items[i]->chat, stored->items[i]->seq);
         if (entry != NULL) {
             admit(ob, row, i, &(store_owed){ .entry = entry }, now, out);
+        } else if (ob->fsm->error == MESH_OK) {
+            skip(ob, row); /* it is owed, and not there */
         }
     }
     row_admitted(ob, row);

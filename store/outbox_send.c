@@ -69,11 +69,13 @@ static bool reachable(const store_outbox *ob, mesh_peer peer)
 Mesh__Entry *store_outbox_entry(store_outbox *ob, const char *chat, uint64_t seq)
 {
     Mesh__Entry *entry;
-    if (store_fsm_entry(ob->fsm, ob->arena, mesh_ring_slot(ob->fsm->ring, chat), chat, seq, &entry) != MESH_OK) {
+    mesh_err err = store_fsm_entry(ob->fsm, ob->arena, mesh_ring_slot(ob->fsm->ring, chat), chat, seq, &entry);
+    if (err == MESH_NOT_FOUND) {
+        store_fsm_absent(ob->fsm, chat, seq);
+    } else if (err != MESH_OK) {
         ob->fsm->error = MESH_CORRUPT;
-        return NULL;
     }
-    return entry;
+    return err == MESH_OK ? entry : NULL;
 }
 
 /* Is it this parcel's turn? One that is due and has no room is held. */

@@ -56,7 +56,7 @@ struct store_outbox {
 void store_outbox_send(store_outbox *ob, store_outbox_item *it, Mesh__Entry *entry, mesh_time now, mesh_out *out);
 /* The same for the whole window, oldest first, if something is due or room came. */
 void store_outbox_send_due(store_outbox *ob, mesh_time now, mesh_out *out);
-/* The item's entry, from its row, in the arena. NULL: rows are broken, and fsm->error says so. */
+/* The item's entry, from its row, in the arena. NULL: rows are broken, and fsm->error says so; or it is not there. */
 Mesh__Entry *store_outbox_entry(store_outbox *ob, const char *chat, uint64_t seq);
 /* It is on its way no more, whatever became of it. */
 void store_outbox_drop(store_outbox *ob, store_outbox_item *it);

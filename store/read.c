@@ -74,6 +74,7 @@ static void summary_peer(mesh_arena *arena, const store_chat *chat, const char *
     }
 }
 
+/* Errors: MESH_NOT_FOUND the last entry is not there; MESH_CORRUPT. */
 static mesh_err summarize(store_fsm *fsm, mesh_arena *arena, const store_chat *chat, const store_member *member,
                           const Mesh__HeadAsk *ask, Mesh__Summary *summary)
 {
@@ -84,10 +85,13 @@ static mesh_err summarize(store_fsm *fsm, mesh_arena *arena, const store_chat *c
     if (chat->kind == MESH__CHAT_KIND__CHAT_DIRECT) {
         summary_peer(arena, chat, member->user, summary);
     }
-    mesh_err err =
-        store_fsm_entry(fsm, arena, chat->slot, chat->id, store_member_end(member, chat->head_seq), &summary->last);
+    uint64_t end = store_member_end(member, chat->head_seq);
+    mesh_err err = store_fsm_entry(fsm, arena, chat->slot, chat->id, end, &summary->last);
+    if (err == MESH_NOT_FOUND) {
+        store_fsm_absent(fsm, chat->id, end);
+    }
     if (err != MESH_OK) {
-        return MESH_CORRUPT;
+        return err;
     }
     uint64_t seen = member->read_count > ask->own_count ? member->read_count : ask->own_count;
     /* own_count comes from the inbox, where one's own entry arrives a little later than here */
@@ -143,7 +147,11 @@ void store_read_heads(store_fsm *fsm, mesh_arena *arena, const Mesh__Msg *msg, M
             continue;
         }
         Mesh__Summary *summary = mesh_arena_alloc(arena, sizeof *summary);
-        if (summarize(fsm, arena, chat, member, heads->chats[i], summary) != MESH_OK) {
+        err = summarize(fsm, arena, chat, member, heads->chats[i], summary);
+        if (err == MESH_NOT_FOUND) {
+            continue;
+        }
+        if (err != MESH_OK) {
             store_fsm_broken(fsm, arena, answer);
             return;
         }
@@ -252,8 +260,12 @@ static mesh_err fill_entry(store_fsm *fsm, mesh_arena *arena, Mesh__Entry **entr
     mesh_err err = store_fsm_long_entry(fsm, arena, (*entry_p)->chat, (*entry_p)->seq, &whole);
     if (err == MESH_OK) {
         *entry_p = whole;
+    } else if (err == MESH_NOT_FOUND) {
+        store_fsm_absent(fsm, (*entry_p)->chat, (*entry_p)->seq);
+        (*entry_p)->body_elsewhere = false; /* the reader gets one without a body, or would never get past it */
+        err = MESH_OK;
     }
-    return err == MESH_NOT_FOUND ? MESH_CORRUPT : err;
+    return err;
 }
 
 static mesh_err read_rows(store_fsm *fsm, mesh_arena *arena, const Mesh__InboxRead *ask, size_t limit,

@@ -55,6 +55,23 @@ static uint64_t visible_upto(const view *v, uint64_t seq)
     return 0;
 }
 
+/* Seqs have no holes; but if there is one: the next visible seq behind it. */
+static uint64_t beyond_hole(const view *v, store_kv_iter *it, uint64_t seq, bool up)
+{
+    store_key key;
+    store_fsm_absent(v->fsm, v->chat->id, seq);
+    store_key_entry(&key, v->chat->slot, v->chat->id, seq);
+    store_kv_iter_seek(it, store_key_slice(&key)); /* the first above it */
+    if (!up) {
+        store_kv_iter_valid(it) ? store_kv_iter_prev(it) : store_kv_iter_last(it);
+    }
+    if (!store_kv_iter_valid(it)) {
+        return 0;
+    }
+    uint64_t number = store_key_number(store_kv_iter_key(it));
+    return up ? visible_from(v, number) : visible_upto(v, number);
+}
+
 /* Take up to limit entries from seq on, in direction step. Returns the next visible seq that was not taken, 0 for none.
  * Within a page's bytes and elements, but at least one entry when it is the first of the page. */
 static mesh_err take(view *v, uint64_t seq, bool up, size_t limit, Mesh__Entry **to, size_t *n_p, uint64_t *next_p)
@@ -74,8 +91,13 @@ static mesh_err take(view *v, uint64_t seq, bool up, size_t limit, Mesh__Entry *
         }
         ProtobufCMessage *message;
         if (!store_kv_iter_valid(it) || store_key_number(store_kv_iter_key(it)) != seq) {
-            err = MESH_CORRUPT; /* seqs have no holes */
-            break;
+            if (store_kv_iter_status(it) != MESH_OK) {
+                err = MESH_CORRUPT;
+                break;
+            }
+            seq = beyond_hole(v, it, seq, up);
+            at = 0;
+            continue;
         }
         mesh_slice value = store_kv_iter_value(it);
         if (v->bytes > 0 && v->bytes + value.size > STORE_PAGE_BYTES) {

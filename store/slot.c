@@ -206,8 +206,14 @@ static mesh_err whole_row(store_fsm *fsm, mesh_arena *arena, mesh_slice value, m
         return MESH_CORRUPT;
     }
     entry = (Mesh__Entry *)message;
-    if (entry->body_elsewhere && store_fsm_long_entry(fsm, arena, entry->chat, entry->seq, &entry) != MESH_OK) {
-        return MESH_CORRUPT;
+    if (entry->body_elsewhere) {
+        mesh_err err = store_fsm_long_entry(fsm, arena, entry->chat, entry->seq, &entry);
+        if (err == MESH_NOT_FOUND) {
+            store_fsm_absent(fsm, entry->chat, entry->seq);
+            entry->body_elsewhere = false; /* nor is it where the inbox goes */
+        } else if (err != MESH_OK) {
+            return MESH_CORRUPT;
+        }
     }
     mesh_buf_clear(whole);
     mesh_wire_pack(entry, whole);
