@@ -61,11 +61,11 @@ typedef struct store_salvage_replica {
     FILE *report;          /* a line for what was found and done; NULL: nobody asks */
 } store_salvage_replica;
 
-/* A store_salvage_replay. arg: a store_salvage_replica. A copy that votes alone applies its log. A copy of one of
+/* A store_salvage_replay. arg: a store_salvage_replica. A copy that voted alone applies its log. A copy of one of
  * several replicas cannot know how far its log is committed: it applies all up to the last row or configuration that
- * proves it, and the rest, too, unless cut. Then it becomes the database of a new group of one voter, without a log and
- * with a new raft id; other replicas of the shard can only join it empty. In the end a core leads on the copy,
- * and its fences, and the epoch of shard 0's ring, are raised (store_salvage_raise_epoch).
+ * proves it, and the rest, too, unless cut. Then either becomes the database of a new group of one voter, without a log
+ * and with a new raft id; other replicas of the shard can only join it empty, and get its rows. In the end a core leads
+ * on the copy, and its fences, and the epoch of shard 0's ring, are raised (store_salvage_raise_epoch).
  * Errors: as store_core_new; MESH_MALFORMED the config has no such store, or it cannot be told which one it is;
  * MESH_CONFLICT node is of another shard than the copy; MESH_CORRUPT a hole, an entry that cannot be applied, or
  * nothing there at all; MESH_IO the log could not be applied. */
@@ -88,13 +88,13 @@ MESH_MUST mesh_err store_salvage_run(const char *from, const char *to, store_sal
 #define STORE_SALVAGE_EPOCHS 1000000
 
 /* For a copy that takes the original's place in a cluster whose routers, edges and other shards go on: no two rings are
- * to share an epoch, and no router that acts on a ring from before is to decide anything here.
- *   shard 0: the ring's epoch rises by STORE_SALVAGE_EPOCHS, which is above all that any of the others can have heard
- * of or written into a fence, and the ring has no routers: the first that renews its lease begins the next one. others:
- * the ring is shard 0's and stays; they hear the one in force when they start. All fences rise to the highest epoch
- * that the copy knows then. epoch_p: that one, 0: the shard never had a ring. Errors: MESH_CORRUPT, what ended the kv.
- */
-MESH_MUST mesh_err store_salvage_raise_epoch(store_kv *kv, uint32_t shard, uint64_t *epoch_p);
+ * to share an epoch, and no router that acts on a ring from before is to decide anything here. In shard 0 the ring's
+ * epoch rises by STORE_SALVAGE_EPOCHS, above all that any of the others can have heard of or written into a fence.
+ * Unless the copy is whole (its log was the only one, and all of it is applied) the ring has no routers: the first that
+ * renews its lease begins the next one, and every session attaches again. The ring of another shard is shard 0's and
+ * stays: it hears the one in force when it starts. All fences rise to the highest epoch that the copy knows then.
+ * epoch_p: that one, 0: the shard never had a ring. Errors: MESH_CORRUPT, what ended the kv. */
+MESH_MUST mesh_err store_salvage_raise_epoch(store_kv *kv, uint32_t shard, bool whole, uint64_t *epoch_p);
 
 /* Give the stopped database in path a new era: for a copy that takes the original's place, because clients may hold
  * cursors beyond what it has. Each of them is then told to resync. A salvaged copy has got one already.

@@ -148,7 +148,7 @@ mesh_err store_salvage_alone(const store_salvage_replica *r, mesh_peer self, con
         err = put_group(r->conf, node->name, left, fsm);
         if (err != MESH_OK) {
             snprintf(why, why_size, "the new group cannot be written: %s", mesh_err_name(err));
-        } else {
+        } else if (!left->alone) {
             report_all(r, node->name, node->shard, left, &n, fsm->applied);
         }
     }

@@ -42,12 +42,12 @@ static mesh_err highest_fence(store_kv *kv, uint64_t *epoch)
     return err;
 }
 
-static void put_ring(Mesh__Ring *ring, uint64_t epoch, store_kv_batch *batch)
+static void put_ring(Mesh__Ring *ring, uint64_t epoch, bool whole, store_kv_batch *batch)
 {
     mesh_buf value = { 0 };
     store_key key;
     ring->epoch = epoch;
-    ring->n_routers = 0;
+    ring->n_routers = whole ? ring->n_routers : 0;
     store_key_ring(&key);
     mesh_wire_pack(ring, &value);
     store_kv_batch_put(batch, store_key_slice(&key), mesh_buf_slice(&value));
@@ -65,7 +65,7 @@ static void put_fences(uint64_t epoch, store_kv_batch *batch)
     }
 }
 
-mesh_err store_salvage_raise_epoch(store_kv *kv, uint32_t shard, uint64_t *epoch_p)
+mesh_err store_salvage_raise_epoch(store_kv *kv, uint32_t shard, bool whole, uint64_t *epoch_p)
 {
     mesh_arena *arena = mesh_arena_new();
     store_kv_batch *batch = store_kv_batch_new();
@@ -81,7 +81,7 @@ mesh_err store_salvage_raise_epoch(store_kv *kv, uint32_t shard, uint64_t *epoch
     if (err == MESH_OK && epoch > 0) {
         if (shard == 0) {
             epoch += STORE_SALVAGE_EPOCHS;
-            put_ring(ring, epoch, batch);
+            put_ring(ring, epoch, whole, batch);
         }
         put_fences(epoch, batch);
         err = store_kv_wait(kv, store_kv_write(kv, batch, true));

@@ -1,6 +1,7 @@
 /* store/salvage_replay.c: the last entries of the log may have been synced when their rows were not. A copy that votes
- * alone is opened: a core on it does what a start does, elects itself, commits what the log holds, applies it. A copy
- * of one of several replicas would wait for the others for ever; it is made the only one first, see salvage_alone.c. */
+ * of one of several replicas would wait for the others for ever; it is made the only one first, see salvage_alone.c. So
+ * is one that voted alone: its rows get what its log does not say (an era, an epoch), and a replica that joined it
+ * later would be given the log from its beginning. Then a core on it does what a start does, and elects itself. */
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
@@ -134,10 +135,11 @@ static mesh_err lead(const mesh_conf *conf, mesh_peer self, store_kv *kv, char *
     return err;
 }
 
-static mesh_err raise_epoch(const store_salvage_replica *r, uint32_t shard, store_kv *kv, char *why, size_t why_size)
+static mesh_err raise_epoch(const store_salvage_replica *r, uint32_t shard, bool whole, store_kv *kv, char *why,
+                            size_t why_size)
 {
     uint64_t epoch;
-    mesh_err err = store_salvage_raise_epoch(kv, shard, &epoch);
+    mesh_err err = store_salvage_raise_epoch(kv, shard, whole, &epoch);
     if (err != MESH_OK) {
         snprintf(why, why_size, "the ring or a fence cannot be read or written: %s", mesh_err_name(err));
     } else if (epoch > 0 && r->report != NULL) {
@@ -160,11 +162,9 @@ mesh_err store_salvage_replay_replica(void *arg, const char *path, char *why, si
     mesh_err err = store_kv_open(path, &options, &kv, why, why_size);
     err = err == MESH_OK ? store_salvage_left(kv, &left, why, why_size) : err;
     err = err == MESH_OK ? find_self(r, &left, &self, why, why_size) : err;
-    if (err == MESH_OK && !left.alone) {
-        err = store_salvage_alone(r, self, &left, kv, why, why_size);
-    }
+    err = err == MESH_OK ? store_salvage_alone(r, self, &left, kv, why, why_size) : err;
     err = err == MESH_OK ? lead(conf, self, kv, why, why_size) : err;
-    err = err == MESH_OK ? raise_epoch(r, mesh_conf_node(conf, self)->shard, kv, why, why_size) : err;
+    err = err == MESH_OK ? raise_epoch(r, mesh_conf_node(conf, self)->shard, left.alone, kv, why, why_size) : err;
     if (kv != NULL) {
         store_kv_close(&kv);
     }

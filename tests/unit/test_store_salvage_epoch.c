@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "store.pb-c.h"
+#include "store/core_state.h"
 #include "store/key.h"
 #include "store/salvage.h"
 #include "tests/unit/salvage_group.h"
@@ -99,20 +100,22 @@ static void epochs_of_each_shard(void **state)
     (void)state;
     char path[128];
     snprintf(path, sizeof path, "%s/rows", root);
-    for (uint32_t shard = 0; shard < 2; shard++) {
+    for (unsigned i = 0; i < 4; i++) {
+        uint32_t shard = i % 2;
+        bool whole = i >= 2;
         uint64_t raised = 1, epoch;
         size_t routers, ranges;
         shell("rm -rf %s", path);
         store_kv *kv = open_kv(path);
-        assert_int_equal(store_salvage_raise_epoch(kv, shard, &raised), MESH_OK);
+        assert_int_equal(store_salvage_raise_epoch(kv, shard, whole, &raised), MESH_OK);
         assert_int_equal(raised, 0); /* no ring: nothing to raise */
         assert_int_equal(fence_of(kv, 9), 0);
         put_rows(kv);
-        assert_int_equal(store_salvage_raise_epoch(kv, shard, &raised), MESH_OK);
+        assert_int_equal(store_salvage_raise_epoch(kv, shard, whole, &raised), MESH_OK);
         assert_int_equal(raised, shard == 0 ? 8 + STORE_SALVAGE_EPOCHS : 8);
         ring_of(kv, &epoch, &routers, &ranges);
         assert_int_equal(epoch, shard == 0 ? raised : 7); /* another shard has to take the ring that is in force */
-        assert_int_equal(routers, shard == 0 ? 0 : 1);
+        assert_int_equal(routers, shard == 0 && !whole ? 0 : 1);
         assert_int_equal(ranges, 1);
         assert_int_equal(fence_of(kv, 0), raised);
         assert_int_equal(fence_of(kv, 9), raised);
@@ -184,6 +187,46 @@ static void a_group_that_is_salvaged_begins_above_all_rings(void **state)
     trio_destroy(t);
 }
 
+/* A store that was the only voter has its whole log; who joins its copy must not be given that, but the rows. */
+static void who_joins_the_copy_of_a_lone_store_has_its_rows(void **state)
+{
+    (void)state;
+    char from[160], to[128];
+    trio *t = trio_new(root);
+    for (size_t i = 0; i < TRIO; i++) {
+        trio_start(t, i);
+    }
+    for (unsigned turn = 0; turn < TRIO_TURNS && trio_leader(t) == TRIO; turn++) {
+        trio_turn(t);
+    }
+    size_t lone = trio_leader(t);
+    assert_int_equal(trio_stat(t, lone, STORE_M_VOTERS), 1);
+    for (size_t i = 0; i < TRIO; i++) {
+        if (i != lone) {
+            trio_stop(t, i);
+        }
+    }
+    uint64_t copied = epoch_after_lease(t, 11);
+    assert_int_equal(trio_stat(t, lone, STORE_M_VOTERS), 1);
+    trio_say_acked(t);
+    trio_stop(t, lone);
+    snprintf(to, sizeof to, "%s/to", root);
+    store_salvage_replica replica = { .conf = t->conf, .from = trio_path(t, lone, from) };
+    FILE *report = tmpfile();
+    assert_int_equal(store_salvage_run(from, to, store_salvage_replay_replica, &replica, NULL, report), MESH_OK);
+    fclose(report);
+    shell("rm -rf %s/store* && mv %s %s", root, to, from);
+    for (size_t i = 0; i < TRIO; i++) {
+        trio_start(t, i);
+    }
+    trio_settle(t);
+    for (size_t i = 0; i < TRIO; i++) {
+        assert_true(trio_stat(t, i, STORE_M_RING_EPOCH) == copied + STORE_SALVAGE_EPOCHS);
+        assert_true(t->core[i]->fsm->era == t->core[lone]->fsm->era);
+    }
+    trio_destroy(t);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -202,6 +245,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(epochs_of_each_shard, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_joins_the_copy_of_a_lone_store_has_its_rows, setup, teardown),
         cmocka_unit_test_setup_teardown(a_group_that_is_salvaged_begins_above_all_rings, setup, teardown),
     };
     return cmocka_run_group_tests_name("store salvage epoch", tests, NULL, NULL);
