@@ -11,7 +11,7 @@
  *      to go on. With the last part come the era of the slot's inboxes (their cursors stay good), its fence and the
  *      highest id that its chats can hold. At the end of that entry the new shard answers for the slot.
  *   3. MapSet at shard 0: the map has the slot at the new shard, the ring's epoch is one higher. The old shard says it
- * until its ring has it; after that the new shard does, should the map ever have it elsewhere.
+ *      until its ring has it; after that the new shard does, should the map ever have it elsewhere.
  *   4. When the old shard's own log has that map: SlotGone, until all rows are deleted. Long entries which inboxes of
  *      this shard refer to stay behind as copies ('x').
  *   5. SlotOwed at the new shard: the rows 'w' join its outbox. Who has such an entry already answers DUP.
