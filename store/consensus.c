@@ -100,6 +100,9 @@ static const char *check_loaded(const store_consensus *cons, const consensus_har
     if (consensus_log_last_term(&cons->log, &cons->snapshot) > hard->term) {
         return "the log is of a later term than the hard state";
     }
+    if (store_consensus_confirmed(cons, hard->raft_id) > cons->log.last) {
+        return "the log ends before what this replica has confirmed";
+    }
     for (size_t i = 0; i < cons->log.changes.n; i++) {
         if (!consensus_conf_check(mesh_buf_slice(&cons->log.changes.items[i].bytes))) {
             return "the log has a configuration that is none";
@@ -155,6 +158,9 @@ static mesh_err next_term(store_consensus *cons, consensus_hard *hard)
 static mesh_err load_old(store_consensus *cons, consensus_hard *hard, uint64_t applied, char *why, size_t why_size)
 {
     mesh_err err = consensus_log_load(cons->kv, &cons->log, &cons->snapshot, why, why_size);
+    if (err == MESH_OK && (err = consensus_confirmed_load(cons)) != MESH_OK) {
+        snprintf(why, why_size, "what replicas have confirmed cannot be read");
+    }
     const char *wrong = err == MESH_OK ? check_loaded(cons, hard, applied) : NULL;
     if (wrong != NULL) {
         snprintf(why, why_size, "%s", wrong);
@@ -388,12 +394,14 @@ void store_consensus_step(store_consensus *cons, mesh_time now)
     }
     if (!stopped(cons)) {
         consensus_deliver(cons);
+        consensus_confirmed_save(cons, now);
     }
 }
 
 mesh_ms store_consensus_deadline(const store_consensus *cons)
 {
-    mesh_ms t = due(cons);
+    mesh_ms t = due(cons), save = stopped(cons) ? MESH_NEVER : consensus_confirmed_due(cons);
+    t = t < save ? t : save;
     return t > cons->now ? t : cons->now + 1;
 }
 

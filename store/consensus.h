@@ -22,11 +22,12 @@
 #include "mesh/clock.h"
 #include "store/kv.h"
 
-#define STORE_PIPELINE 4       /* entries the owner lets be uncommitted: the rest gathers */
-#define STORE_ELECTION_MS 300  /* a follower that hears nothing for one to two of these stands for election */
-#define STORE_HEARTBEAT_MS 50  /* a leader is heard at least this often */
-#define STORE_MEMBERS_MAX 16   /* of a configuration, voters or not */
-#define STORE_ADDRESS_SIZE 256 /* of a replica's address, with the NUL */
+#define STORE_PIPELINE 4             /* entries the owner lets be uncommitted: the rest gathers */
+#define STORE_ELECTION_MS 300        /* a follower that hears nothing for one to two of these stands for election */
+#define STORE_HEARTBEAT_MS 50        /* a leader is heard at least this often */
+#define STORE_MEMBERS_MAX 16         /* of a configuration, voters or not */
+#define STORE_CONFIRMED_SAVE_MS 1000 /* what replicas have confirmed is written at most this often */
+#define STORE_ADDRESS_SIZE 256       /* of a replica's address, with the NUL */
 #define STORE_LOG_ENTRY_MAX                                                                                            \
     (1020u * 1024) /* bytes of one payload: a message with one such entry is below MESH_MSG_MAX */
 #define STORE_APPEND_SOFT_MAX (256u * 1024) /* entries of one message: closed at this size, or after one if larger */
@@ -133,6 +134,24 @@ bool store_consensus_follows(const store_consensus *cons);
 uint64_t store_consensus_done(const store_consensus *cons);
 /* What the replica is known to have on disk of this leader's log; 0 = nothing is known, or not the leader. */
 uint64_t store_consensus_match(const store_consensus *cons, uint64_t raft_id);
+
+/* ---- what replicas have confirmed ---- */
+
+/* All up to index is committed, and was on this replica's disk. That is true for ever, whoever leads and whatever the
+ * term: a replica of this id with a shorter log has not the data that it had. The leader sees it, the others are told;
+ * everybody keeps it, over restarts what is older than STORE_CONFIRMED_SAVE_MS. */
+typedef struct store_confirmed {
+    uint64_t raft_id, index;
+} store_confirmed;
+
+uint64_t store_consensus_confirmed(const store_consensus *cons, uint64_t raft_id); /* 0: nothing is known */
+size_t store_consensus_confirmed_all(const store_consensus *cons, store_confirmed list[STORE_MEMBERS_MAX]);
+/* A peer's word. Of an id that is no member here nothing is kept. */
+void store_consensus_learn(store_consensus *cons, uint64_t raft_id, uint64_t index);
+void store_consensus_take_stock(store_consensus *cons); /* at the leader: learn what members have confirmed by now */
+uint64_t store_consensus_learnt(const store_consensus *cons); /* grows with everything that is learnt */
+/* This replica's log is shorter than what it had confirmed: it must not vote, nor confirm anything. */
+bool store_consensus_forgot(const store_consensus *cons);
 
 /* ---- members ---- */
 

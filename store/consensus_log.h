@@ -5,6 +5,7 @@
  *   \0S            Store__SnapRow   index and term the state machine's rows stand for at least, committed configuration
  *   \0I            empty            there when the state machine's rows may stand for more than the log: they were
  * copied
+ *   \0C            Store__ConfirmedRow   store/consensus_confirmed.c
  *
  * In memory: where terms begin, which entries are configurations (with their bytes), and marks of the log's size, to
  * cut it by bytes. Internal to consensus; no libraft here. */

@@ -379,4 +379,5 @@ void store_consensus_install_put(const store_consensus *cons, store_kv *own, sto
     consensus_hard_put(batch, &hard, cons->cluster);
     consensus_snapshot_put(batch, &cons->wanted);
     consensus_ahead_put(batch, true);
+    consensus_confirmed_put(cons, batch);
 }

@@ -5,6 +5,7 @@
  *   consensus_send.c     messages out
  *   consensus_receive.c  messages in: what may reach the core, and in which pieces
  *   consensus_members.c  configurations, members, transfer of leadership, the wish for a copy of the state
+ *   consensus_confirmed.c  what every replica has confirmed
  *   consensus_log.c      rows; consensus_cache.c: the last entries in memory */
 #ifndef STORE_CONSENSUS_PRIV_H
 #define STORE_CONSENSUS_PRIV_H
@@ -61,6 +62,10 @@ struct store_consensus {
     bool wants_state;
     consensus_snapshot wanted;
     char *wanted_from;
+    store_confirmed confirmed[STORE_MEMBERS_MAX];
+    size_t n_confirmed;
+    uint64_t learnt, learnt_saved; /* how often something was learnt, and when last written */
+    mesh_ms save_at;               /* not before */
 };
 
 static inline bool consensus_failed(const store_consensus *cons)
@@ -89,6 +94,13 @@ MESH_MUST mesh_err consensus_entry_get(store_consensus *cons, uint64_t index, me
 /* ---- consensus_send.c ---- */
 
 void consensus_send_messages(store_consensus *cons); /* those of the last update */
+
+/* ---- consensus_confirmed.c ---- */
+
+void consensus_confirmed_put(const store_consensus *cons, store_kv_batch *batch);
+MESH_MUST mesh_err consensus_confirmed_load(store_consensus *cons);  /* Errors: MESH_CORRUPT, MESH_IO */
+mesh_ms consensus_confirmed_due(const store_consensus *cons);        /* when the row is to be written */
+void consensus_confirmed_save(store_consensus *cons, mesh_time now); /* if it is due */
 
 /* ---- consensus_members.c ---- */
 

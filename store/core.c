@@ -156,13 +156,14 @@ static void from_router(store_core *core, mesh_peer from, const Mesh__Msg *msg, 
 static mesh_err on_replica(store_core *core, mesh_peer from, const Mesh__Replica *msg)
 {
     mesh_err err = store_group_heard(core->group, from, msg);
+    if (err == MESH_OK) {
+        store_group_judge(core->group, core->cons, from, msg, core->out);
+    }
     if (err == MESH_OK && store_group_is_unfit(core->cons, msg)) {
         mesh_log(MESH_ERROR, "data_is_stale", "shard=%u raft_id=%016llx last_index=%llu said_by=%s", core->fsm->shard,
                  (unsigned long long)store_consensus_id(core->cons),
                  (unsigned long long)store_consensus_last_index(core->cons), mesh_conf_node(core->conf, from)->name);
         core->verdict = STORE_QUARANTINE;
-    } else if (err == MESH_OK) {
-        store_group_judge(core->group, core->cons, from, msg, core->out);
     }
     return err;
 }
@@ -178,7 +179,9 @@ static void from_replica(store_core *core, mesh_peer from, const Mesh__Msg *msg)
             strcmp(store_group_node(msg->raft->from_address, name), mesh_conf_node(core->conf, from)->name) == 0;
         err = !its_own             ? MESH_MALFORMED
               : core->cons == NULL ? MESH_STALE
-                                   : store_consensus_receive(core->cons, msg->raft, core->now);
+              : !store_group_takes(core->group, core->cons, from, msg->raft)
+                  ? MESH_STALE
+                  : store_consensus_receive(core->cons, msg->raft, core->now);
     } else {
         err = store_copy_message(core, from, msg);
     }
@@ -282,7 +285,8 @@ static void on_send(void *arg, uint64_t to, const char *to_address, const Mesh__
     store_core *core = arg;
     char name[MESH_NODE_NAME_MAX + 1];
     mesh_peer peer = mesh_conf_find(core->conf, store_group_node(to_address, name));
-    if (core->out != NULL && peer != MESH_NO_PEER && core->up[peer] != 0) {
+    if (core->out != NULL && peer != MESH_NO_PEER && core->up[peer] != 0 &&
+        store_group_gives(core->group, core->cons, peer, raft)) {
         MESH_MSG(msg, RAFT, raft, (Mesh__Raft *)(uintptr_t)raft);
         mesh_out_put(core->out, peer, &msg);
     }
@@ -403,7 +407,11 @@ static mesh_err begin_or_wait(store_core *core, char *why, size_t why_size)
     if (store_group_stores(core->group) > 1 && store_consensus_stored_id(core->kv) == 0) {
         return MESH_OK;
     }
-    return open_consensus(core, true, why, why_size);
+    mesh_err err = open_consensus(core, true, why, why_size);
+    if (err == MESH_OK) {
+        store_group_started(core->group, core->cons);
+    }
+    return err;
 }
 
 static store_core *new_core(const store_core_conf *conf, store_kv *kv, mesh_time now)

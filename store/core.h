@@ -60,7 +60,7 @@ typedef enum store_verdict {
     STORE_REOPEN,       /* destroy this core, close the kv, open both again */
     STORE_REOPEN_LATER, /* the same after a while: this disk could not take a copy */
     STORE_SWITCH,       /* the same, with store_kv_switch in between: a copy of another replica's rows is ready */
-    STORE_QUARANTINE /* the same, with store_kv_quarantine in between: the leader says that this data is out of date */
+    STORE_QUARANTINE    /* the same, with store_kv_quarantine in between: a peer says that this data is out of date */
 } store_verdict;
 
 /* Start on an open kv (borrowed for the core's life): loads, replays the log. why says what is refused.

@@ -1,5 +1,3 @@
-#include "store/group.h"
-
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,26 +5,7 @@
 
 #include "mesh/alloc.h"
 #include "mesh/log.h"
-
-typedef struct replica { /* what is known of another store */
-    bool up, heard, lost, low_space;
-    Mesh__ReplicaState state;
-    uint64_t raft_id, term;
-    uint32_t level;
-    mesh_ms next_word; /* that it is out of the configuration: not before */
-} replica;
-
-struct store_group {
-    const mesh_conf *conf;
-    mesh_peer self;
-    size_t n;
-    mesh_peer peers[MESH_REPLICAS_MAX]; /* of the shard, this one among them, in the config's order */
-    replica replicas[MESH_REPLICAS_MAX];
-    bool lost, low_space; /* this one */
-    bool told;
-    Mesh__ReplicaState told_state;
-    mesh_ms next_tell;
-};
+#include "store/group_priv.h"
 
 store_group *store_group_new(const mesh_conf *conf, mesh_peer self, bool lost)
 {
@@ -64,16 +43,6 @@ char *store_group_node(const char *address, char out[MESH_NODE_NAME_MAX + 1])
     return out;
 }
 
-static replica *find(store_group *group, mesh_peer peer)
-{
-    for (size_t i = 0; i < group->n; i++) {
-        if (group->peers[i] == peer && peer != group->self) {
-            return &group->replicas[i];
-        }
-    }
-    return NULL;
-}
-
 void store_group_set_space(store_group *group, bool enough)
 {
     if (group->low_space == enough) {
@@ -99,17 +68,12 @@ void store_group_down(store_group *group, mesh_peer peer)
     }
 }
 
-static bool has_no_data(Mesh__ReplicaState state)
-{
-    return state == MESH__REPLICA_STATE__REPLICA_EMPTY || state == MESH__REPLICA_STATE__REPLICA_LOST;
-}
-
 mesh_err store_group_heard(store_group *group, mesh_peer peer, const Mesh__Replica *msg)
 {
     replica *r = find(group, peer);
     if (r == NULL || msg->shard != mesh_conf_node(group->conf, group->self)->shard ||
         msg->state < MESH__REPLICA_STATE__REPLICA_EMPTY || msg->state > MESH__REPLICA_STATE__REPLICA_LOST ||
-        has_no_data(msg->state) != (msg->raft_id == 0)) {
+        has_no_data(msg->state) != (msg->raft_id == 0) || !group_is_word(msg)) {
         return MESH_MALFORMED;
     }
     r->heard = true;
@@ -119,6 +83,7 @@ mesh_err store_group_heard(store_group *group, mesh_peer peer, const Mesh__Repli
     r->term = msg->term;
     r->level = msg->level;
     r->low_space = msg->low_space;
+    r->asks = r->asks || msg->asks;
     if (has_no_data(msg->state) && group->told_state == MESH__REPLICA_STATE__REPLICA_MEMBER) {
         group->told = false; /* its link may have been up all the time: it does not know any more what this one is */
     }
@@ -157,36 +122,7 @@ bool store_group_all_lost(const store_group *group, const store_consensus *cons)
     return lost && !data;
 }
 
-/* ---- telling ---- */
-
-static size_t members(const store_consensus *cons, store_replica_role *list)
-{
-    return store_consensus_configuration(cons, list, STORE_MEMBERS_MAX);
-}
-
-static const store_replica_role *member_of(const store_replica_role *list, size_t n, uint64_t raft_id)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (list[i].raft_id == raft_id) {
-            return &list[i];
-        }
-    }
-    return NULL;
-}
-
-static Mesh__ReplicaState state_of(const store_consensus *cons, bool lost)
-{
-    store_replica_role list[STORE_MEMBERS_MAX];
-    if (cons == NULL) {
-        return lost ? MESH__REPLICA_STATE__REPLICA_LOST : MESH__REPLICA_STATE__REPLICA_EMPTY;
-    }
-    size_t n = members(cons, list);
-    if (n == 0) {
-        return MESH__REPLICA_STATE__REPLICA_JOINING;
-    }
-    return member_of(list, n, store_consensus_id(cons)) != NULL ? MESH__REPLICA_STATE__REPLICA_MEMBER
-                                                                : MESH__REPLICA_STATE__REPLICA_FORMER;
-}
+/* ---- how it is ---- */
 
 bool store_group_votes(const store_consensus *cons)
 {
@@ -201,73 +137,6 @@ bool store_group_is_former(const store_consensus *cons)
     return state_of(cons, false) == MESH__REPLICA_STATE__REPLICA_FORMER;
 }
 
-static Mesh__Replica describe(const store_group *group, const store_consensus *cons)
-{
-    Mesh__Replica self = MESH__REPLICA__INIT;
-    self.shard = mesh_conf_node(group->conf, group->self)->shard;
-    self.state = state_of(cons, group->lost);
-    self.lost = group->lost;
-    self.level = STORE_GROUP_LEVEL;
-    self.low_space = group->low_space;
-    if (cons != NULL) {
-        self.raft_id = store_consensus_id(cons);
-        self.term = store_consensus_term(cons);
-        self.last_index = store_consensus_last_index(cons);
-    }
-    return self;
-}
-
-mesh_ms store_group_tell(store_group *group, const store_consensus *cons, mesh_time now, mesh_out *out)
-{
-    if (group->lost && cons != NULL && store_group_votes(cons)) {
-        group->lost = false; /* it has a part in the group again */
-    }
-    Mesh__ReplicaState state = state_of(cons, group->lost);
-    bool settled = state == MESH__REPLICA_STATE__REPLICA_MEMBER;
-    bool news = !group->told || state != group->told_state;
-    if (group->n > 1 && (news || (!settled && now.mono >= group->next_tell))) {
-        Mesh__Replica self = describe(group, cons);
-        MESH_MSG(msg, REPLICA, replica, &self);
-        for (size_t i = 0; i < group->n; i++) {
-            if (group->replicas[i].up) {
-                mesh_out_put(out, group->peers[i], &msg);
-            }
-        }
-        group->told = true;
-        group->told_state = state;
-        group->next_tell = now.mono + STORE_GROUP_TELL_MS;
-    }
-    return settled || group->n == 1 ? MESH_NEVER : group->next_tell;
-}
-
-/* ---- judging ---- */
-
-static void call_unfit(const store_group *group, const store_consensus *cons, mesh_peer peer, uint64_t raft_id,
-                       mesh_out *out)
-{
-    Mesh__Replica self = describe(group, cons);
-    self.unfit = raft_id;
-    MESH_MSG(msg, REPLICA, replica, &self);
-    mesh_out_put(out, peer, &msg);
-}
-
-void store_group_judge(const store_group *group, const store_consensus *cons, mesh_peer peer, const Mesh__Replica *msg,
-                       mesh_out *out)
-{
-    if (msg->raft_id != 0 && cons != NULL && store_consensus_leader(cons) && msg->term <= store_consensus_term(cons) &&
-        msg->last_index < store_consensus_match(cons, msg->raft_id)) {
-        mesh_log(MESH_ERROR, "stale_replica", "node=%s last_index=%" PRIu64 " confirmed=%" PRIu64,
-                 mesh_conf_node(group->conf, peer)->name, msg->last_index, store_consensus_match(cons, msg->raft_id));
-        call_unfit(group, cons, peer, msg->raft_id, out);
-    }
-}
-
-bool store_group_is_unfit(const store_consensus *cons, const Mesh__Replica *msg)
-{
-    return cons != NULL && msg->unfit != 0 && msg->unfit == store_consensus_id(cons) &&
-           msg->term >= store_consensus_term(cons) && !store_consensus_leader(cons);
-}
-
 /* What was heard says it is a member, or was one; the configuration in force, which is committed, says it is none. */
 static void judge_stranger(const store_group *group, const store_consensus *cons, size_t at, replica *r, mesh_time now,
                            mesh_out *out)
@@ -275,7 +144,7 @@ static void judge_stranger(const store_group *group, const store_consensus *cons
     bool claims = r->state == MESH__REPLICA_STATE__REPLICA_MEMBER || r->state == MESH__REPLICA_STATE__REPLICA_FORMER;
     if (claims && r->term <= store_consensus_term(cons) && now.mono >= r->next_word) {
         r->next_word = now.mono + STORE_GROUP_TELL_MS;
-        call_unfit(group, cons, group->peers[at], r->raft_id, out);
+        group_call_unfit(group, cons, at, r->raft_id, out);
     }
 }
 

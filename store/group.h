@@ -20,17 +20,28 @@
  * but while any is lost nobody founds. When none of the others has data either, the shard stands still and says so
  * (store_group_all_lost): a new group would hide that everything acked is gone.
  *
- * A copy of a member's data that is older than what the member has confirmed (somebody restored it) must not vote: it
- * has forgotten acknowledgements that made entries committed. When a link comes up a replica says how long its log is;
- * a leader that had more confirmed from this very id, in this reign, tells it so. The same for an id that is not in the
- * leader's configuration any more. The replica believes it when the leader's term is not below its own, and puts its
- * data aside. An outdated leader can say neither: a log is cut, and an id added, only in a later term than its own,
- * which the replica then has.
+ * A copy of a member's data that is older than what the member has confirmed (somebody put it back) must not vote: it
+ * has forgotten acknowledgements that made entries committed. What a raft id has confirmed and is committed is true for
+ * ever, so the leader tells all of it when it has grown, every STORE_GROUP_TELL_MS at most, everybody keeps it, also on
+ * disk (store_consensus_confirmed), and everybody says it when a link comes up. A replica that hears of itself more
+ * than its log has puts its data aside, whoever says so. Its own row proves nothing: it is of the same copy.
  *
- * What is not detected: an old copy of a member that starts when the leader that had its confirmations leads no more
- * (the new one knows nothing of them), or that votes before the leader's link to it is up. With it, and the replicas
- * that have the entries down or cut off, a majority can elect a leader without them. So: never start an old copy of one
- * replica's directory; remove the directory instead and let it rebuild.
+ * It must hear that before it votes. So no vote is asked for or given over a link before the other side was heard, and
+ * a replica that starts with data asks for none and gives none, to nobody, before all other voters were heard. A store
+ * that is down must not hold up the others, so both end after STORE_FIT_WAIT_MS, not counting time in which the process
+ * got no turn.
+ *
+ * In its own reign a leader knows more: what a replica has confirmed and is not committed yet. And it knows which ids
+ * are in the configuration no more. It says both (unfit); the replica believes it when the leader's term is not below
+ * its own. An outdated leader can say neither: a log is cut, and an id added, only in a later term than its own, which
+ * the replica then has.
+ *
+ * What is not detected: an old copy that hears nobody who knows better within STORE_FIT_WAIT_MS, because all of them
+ * are down or cut off, and then votes for a replica that lacks the entries, too. That takes two faults at once. And a
+ * copy that is younger than the last word: what was confirmed in the last STORE_GROUP_TELL_MS of a leader that died
+ * since, or in the last STORE_CONFIRMED_SAVE_MS when all have died since, may be known to nobody.
+ *
+ * A spare is told that it has no vote and asks for none until a leader sends it entries again.
  *
  * What goes wrong: some store is down at the very first start -> the shard waits for it, since it might have data; a
  * replica with the data of an id that was taken out -> nobody listens to it, and it says so (store_group_is_former). */
@@ -43,6 +54,8 @@
 #include "store/consensus.h"
 
 #define STORE_GROUP_TELL_MS 250
+#define STORE_FIT_WAIT_MS 1500     /* a replica that starts waits so long for the others before it votes */
+#define STORE_GROUP_SILENT_MS 5000 /* without data, and nothing happens: say so, once */
 /* Raised with every new kind of log entry. A leader writes the new kind only while store_group_level is as high. */
 #define STORE_GROUP_LEVEL 2
 #define STORE_GROUP_LEVEL_ATTACH_ONCE 2 /* attach_once */
@@ -72,14 +85,27 @@ MESH_MUST mesh_err store_group_heard(store_group *group, mesh_peer peer, const M
 /* What a replica without data does now. */
 store_group_way store_group_decide(const store_group *group);
 /* Tell the others what this replica is, if it is time; cons NULL: it has no data. Returns the next deadline. */
-mesh_ms store_group_tell(store_group *group, const store_consensus *cons, mesh_time now, mesh_out *out);
+mesh_ms store_group_tell(store_group *group, store_consensus *cons, mesh_time now, mesh_out *out);
 /* The leader's next step towards every store that was heard being a voter, and nobody else having its address. */
 void store_group_lead(store_group *group, store_consensus *cons, mesh_time now, mesh_out *out);
-/* After store_group_heard, in any role: a leader tells a member that has forgotten what it had confirmed. */
-void store_group_judge(const store_group *group, const store_consensus *cons, mesh_peer peer, const Mesh__Replica *msg,
+/* After store_group_heard, in any role: learn what it knows, and tell it when it has forgotten what it had confirmed.
+ */
+void store_group_judge(store_group *group, store_consensus *cons, mesh_peer peer, const Mesh__Replica *msg,
                        mesh_out *out);
-/* This replica is told that it is unfit, by a leader that can know: its data is to be put aside. */
+/* After store_group_judge: by this word this replica is unfit, and its data is to be put aside. */
 bool store_group_is_unfit(const store_consensus *cons, const Mesh__Replica *msg);
+
+/* ---- votes ---- */
+
+/* Once, when consensus was opened on data that was there before: no votes until all are heard that could know better.
+ */
+void store_group_started(store_group *group, const store_consensus *cons);
+bool store_group_waits(store_group *group, const store_consensus *cons); /* still */
+/* Whether consensus may see this message of a peer, and whether the peer may see this one: all but those that could
+ * make a leader while one of both may have forgotten something. Losing them is always allowed. */
+bool store_group_takes(store_group *group, const store_consensus *cons, mesh_peer from, const Mesh__Raft *msg);
+bool store_group_gives(store_group *group, const store_consensus *cons, mesh_peer to, const Mesh__Raft *msg);
+
 /* Some replica is lost, all were heard, and none of them has data. */
 bool store_group_all_lost(const store_group *group, const store_consensus *cons);
 /* Another voter that is up and has not said that it is short of space, the one that is furthest; 0: there is none. One

@@ -301,8 +301,7 @@ static void mend_disk(plan *p, const char *store)
 }
 
 /* A disk goes bad: a bit flips, or an old copy of it comes back. Of a shard only a minority is ever bad at a time:
- * beyond that nothing is promised. An old copy comes back only when all the others have all there is, because it may
- * vote before it is found out (store/group.h). */
+ * beyond that nothing is promised. */
 static void fault_rot(plan *p)
 {
     char store[32];
@@ -315,11 +314,7 @@ static void fault_rot(plan *p)
         sim_disk_keep_at(p->s, store);
         break;
     case 1:
-        if (sim_replicas_even(p->s, store)) {
-            sim_kill(p->s, store);
-            (void)sim_disk_stale_at(p->s, store);
-            sim_start(p->s, store);
-        }
+        (void)sim_disk_old_at(p->s, store);
         break;
     default:
         (void)sim_disk_flip_at(p->s, store, pick(p, 2));

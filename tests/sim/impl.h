@@ -39,7 +39,8 @@ typedef struct sim_node {
     store_kv *kv;
     uint32_t shard; /* a store's; so are the next ones */
     sim_disk *disk;
-    char disk_path[32]; /* a name of its own */
+    char disk_path[32];          /* a name of its own */
+    uint64_t kept_id, kept_last; /* of the disk that is remembered: whose, and how far its log goes at most */
     unsigned disk_times;
     bool disk_held, disk_full, disk_broken;
     bool disk_broke; /* since the process was started: it may have been mended before the process noticed */

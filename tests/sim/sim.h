@@ -96,6 +96,9 @@ void sim_disk_wipe_at(sim *s, const char *store); /* of a dead store: it has a n
 bool sim_disk_flip_at(sim *s, const char *store, bool at_open);
 void sim_disk_keep_at(sim *s, const char *store);  /* remember the disk as it is now ... */
 bool sim_disk_stale_at(sim *s, const char *store); /* ... a dead store has it again. False: nothing was kept */
+/* It dies and starts again on the disk that was kept. When all the others run and know that it has had more since, it
+ * must be found and put aside; otherwise nothing happens (false), unless they have all there is. */
+bool sim_disk_old_at(sim *s, const char *store);
 /* Replicas of this store's shard whose data is whole, as far as anybody can know: neither flipped nor in quarantine and
  * not yet a voter again. */
 unsigned sim_disk_sound(sim *s, const char *store);

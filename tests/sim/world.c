@@ -146,11 +146,6 @@ bool sim_disk_flip_at(sim *s, const char *store, bool at_open)
     return done;
 }
 
-void sim_disk_keep_at(sim *s, const char *store)
-{
-    sim_disk_keep(sim_node_find(s, store)->disk);
-}
-
 bool sim_disk_stale_at(sim *s, const char *store)
 {
     sim_node *n = sim_node_find(s, store);
