@@ -47,6 +47,9 @@ static mesh_fault may_write(const store_core *core, const Mesh__Msg *msg)
     if (grows && !core->enough_space) {
         return FAULT_DISK_FULL;
     }
+    if (msg->body_case == MESH__MSG__BODY_SLOT_MOVE && store_outbox_items(core->outbox) >= STORE_SLOT_MOVE_OWED_MAX) {
+        return FAULT_BUSY;
+    }
     if (store_gather_bytes(core->gather) >= STORE_GATHER_MAX || store_kv_full(core->kv) ||
         (sends && store_outbox_items(core->outbox) >= STORE_OUTBOX_BACKLOG_MAX)) {
         return FAULT_BUSY;

@@ -29,6 +29,10 @@
 #define STORE_OUTBOX_WINDOW 4096                   /* items being delivered; the rest waits in rows */
 #define STORE_OUTBOX_BACKLOG_MAX 1000000           /* items owed; beyond: sends are answered FAULT_BUSY */
 #define STORE_OUTBOX_FLIGHT_MAX (8u * 1024 * 1024) /* bytes of parcels one router has not answered; the rest waits */
+#define STORE_OUTBOX_SICK_MS 1500 /* a lane (router, shard) that confirms nothing for so long keeps its probes only */
+#define STORE_OUTBOX_SICK_FULL_MS 500 /* the same while the window is full */
+#define STORE_OUTBOX_PROBES 4         /* the oldest parcels of such a lane; the others are put aside */
+#define STORE_OUTBOX_BACK_MAX 1024    /* items of the window that were put aside and came back */
 #define STORE_RESEND_MS 1000          /* a parcel without answer is sent again; doubles up to 8 times this */
 #define STORE_SPACE_HANDOVER_MS 10000 /* a leader short of space hands over once in this time at most */
 #define STORE_LEASE_MS 2500           /* a router not heard of for this long leaves the ring */

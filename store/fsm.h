@@ -34,7 +34,7 @@
 #define STORE_ENTRY_OPS 4000 /* messages in one log entry; also items in one outbox row (MESH_WIRE_ELEMENTS) */
 /* Member rows (former ones too) of the chats whose inboxes the entry that makes the messages writes; beyond: the outbox
  * does. Part of what a log means, as all of apply: another number is another STORE_FORMAT. */
-#define STORE_ENTRY_OWED (STORE_ENTRY_OPS + STORE_SLOT_OWED) /* a window of the outbox has room for one row */
+#define STORE_ENTRY_OWED (STORE_ENTRY_OPS + STORE_SLOT_OWED) /* items of one row of the outbox */
 #define STORE_ENTRY_APPENDS_MAX 4096
 #define STORE_ROWS_HOT 200000 /* rows kept after their entry: inbox positions of (user, chat) pairs */
 

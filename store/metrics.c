@@ -37,6 +37,8 @@ static const mesh_stat_info infos[STORE_METRICS] = {
     GAUGE(STORE_M_OUTBOX_ITEMS, "outbox_items", "Entries not yet delivered to every inbox"),
     GAUGE(STORE_M_OUTBOX_WINDOW, "outbox_window", "Entries being delivered"),
     GAUGE(STORE_M_OUTBOX_AGE_MS, "outbox_age_ms", "Age of the oldest entry being delivered"),
+    GAUGE(STORE_M_OUTBOX_ASIDE, "outbox_aside", "Deliveries put aside, because their router or shard does not confirm"),
+    GAUGE(STORE_M_OUTBOX_ASIDE_AGE_MS, "outbox_aside_age_ms", "Age of the oldest of them"),
     GAUGE(STORE_M_GATHERED_BYTES, "gathered_bytes", "Bytes that wait for a log entry"),
     GAUGE(STORE_M_RING_EPOCH, "ring_epoch", "Epoch of the ring in force"),
     GAUGE(STORE_M_RING_ROUTERS, "ring_routers", "Live routers"),

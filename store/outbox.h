@@ -2,14 +2,22 @@
  *
  * One row per log entry lists its items (chat, seq); the row is deleted by OutboxDone in the log when every item is
  * delivered. A window of items is in memory, in order. An item's recipients (who had the seq in a span, with their
- * prev) are split by the routers that own their slots: a parcel to each, sent when that router is up and has less than
- * STORE_OUTBOX_FLIGHT_MAX bytes unanswered, in order, and sent again until it is confirmed.
+ * prev) are split into parcels: one for each lane, which is the router that owns their slots and the shard that stores
+ * them. A parcel is sent when its router is up and has less than STORE_OUTBOX_FLIGHT_MAX bytes unanswered, in order,
+ * and sent again until it is confirmed.
+ *
+ * A lane that is down holds up only itself: one that confirms nothing for STORE_OUTBOX_SICK_MS has no more than
+ * STORE_OUTBOX_PROBES parcels in the window, its oldest, which are sent again, later and later. All others are put
+ * aside (store/outbox_lane.c): an id in memory, read from its row again when the lane has confirmed something, oldest
+ * first, more and more at a time. What is aside counts as owed, once for each lane, so STORE_OUTBOX_BACKLOG_MAX bounds
+ * it too; its number and the age of the oldest are metrics.
  *
  * What goes wrong: no answer -> the parcel is sent again, after twice the time; the router died -> a ring change splits
- * anew what is owed to users who moved; a gap -> an older item of the window that still owes the user closes it, else
- * the missing entries go first, then the parcel again; the router is busy -> again, later and later; the window is full
- * -> items wait in their rows; this store dies -> the rows are read again, and who had it already answers DUP. Item 0
- * is no item: what fills a gap is not tracked, the parcel after it proves it. */
+ * anew what is owed to users who moved, in the window or aside; a gap -> an older item of the window that still owes
+ * the user closes it, else the missing entries go first, then the parcel again; the router is busy -> again, later and
+ * later; the window is full -> items wait in their rows, and lanes are judged after STORE_OUTBOX_SICK_FULL_MS; this
+ * store dies -> the rows are read again, and who had it already answers DUP. Item 0 is no item: what fills a gap is not
+ * tracked, the parcel after it proves it. */
 #ifndef STORE_OUTBOX_H
 #define STORE_OUTBOX_H
 
@@ -33,14 +41,15 @@ void store_outbox_delivered(store_outbox *ob, mesh_peer from, const Mesh__Delive
                             mesh_out *out);
 void store_outbox_up(store_outbox *ob, mesh_peer router, mesh_time now, mesh_out *out);
 void store_outbox_down(store_outbox *ob, mesh_peer router);
-void store_outbox_slots(store_outbox *ob); /* a slot left: what is owed of its chats goes with it */
+/* A slot left: what is owed of its chats goes with it. What is aside of them is dropped when its turn comes. */
+void store_outbox_slots(store_outbox *ob);
 void store_outbox_ring(store_outbox *ob, mesh_time now, mesh_out *out); /* fsm->ring changed */
-/* Load from rows, send again what is due. Returns the next deadline. */
+/* Put aside, bring back, load from rows, send again what is due. Returns the next deadline. */
 mesh_ms store_outbox_turn(store_outbox *ob, mesh_time now, mesh_out *out);
 
 /* Rows that are done since the last call: at most max log indexes. */
 size_t store_outbox_take_done(store_outbox *ob, uint64_t *indexes, size_t max);
 size_t store_outbox_done(const store_outbox *ob);
-uint64_t store_outbox_items(const store_outbox *ob); /* owed, in memory or not */
+uint64_t store_outbox_items(const store_outbox *ob); /* owed, in memory or not; what is aside once for each lane */
 
 #endif

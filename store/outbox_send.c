@@ -17,7 +17,7 @@ typedef store_outbox_item item;
 
 /* ---- sending ---- */
 
-static void land(store_outbox *ob, store_parcel *p)
+void store_outbox_land(store_outbox *ob, store_parcel *p)
 {
     if (p->flight > 0) {
         ob->routers[p->peer].flight -= p->flight;
@@ -61,9 +61,9 @@ static void send_parcel(store_outbox *ob, const item *it, store_parcel *p, Mesh_
     due_at(ob, p, now.mono + p->backoff);
 }
 
-static bool reachable(const store_outbox *ob, mesh_peer peer)
+bool store_outbox_reachable(const store_outbox *ob, mesh_peer router)
 {
-    return peer != MESH_NO_PEER && ob->routers[peer].up && mesh_ring_has(ob->fsm->ring, peer);
+    return router != MESH_NO_PEER && ob->routers[router].up && mesh_ring_has(ob->fsm->ring, router);
 }
 
 Mesh__Entry *store_outbox_entry(store_outbox *ob, const char *chat, uint64_t seq)
@@ -81,8 +81,8 @@ Mesh__Entry *store_outbox_entry(store_outbox *ob, const char *chat, uint64_t seq
 /* Is it this parcel's turn? One that is due and has no room is held. */
 static bool may_go(store_outbox *ob, store_parcel *p, mesh_time now)
 {
-    if (!reachable(ob, p->peer)) {
-        land(ob, p);
+    if (!store_outbox_reachable(ob, p->peer)) {
+        store_outbox_land(ob, p);
         p->due = MESH_NEVER;
         return false;
     }
@@ -91,7 +91,7 @@ static bool may_go(store_outbox *ob, store_parcel *p, mesh_time now)
         return false;
     }
     store_outbox_router *router = &ob->routers[p->peer];
-    land(ob, p);
+    store_outbox_land(ob, p);
     router->holds = router->holds || router->flight >= STORE_OUTBOX_FLIGHT_MAX;
     if (router->holds) {
         p->due = 0;
@@ -143,7 +143,7 @@ void store_outbox_send_due(store_outbox *ob, mesh_time now, mesh_out *out)
     }
     let_go(ob);
     ob->next_due = MESH_NEVER;
-    for (item *it = zlistx_first(ob->order); it != NULL && ob->fsm->error == MESH_OK; it = zlistx_next(ob->order)) {
+    for (item *it = ob->first; it != NULL && ob->fsm->error == MESH_OK; it = it->after) {
         store_outbox_send(ob, it, NULL, now, out);
     }
 }
@@ -232,7 +232,7 @@ static void fill_gaps(store_outbox *ob, const item *it, const store_parcel *p, c
                       mesh_out *out)
 {
     store_chat *chat;
-    if (!reachable(ob, p->peer) || delivered->n_gaps == 0) {
+    if (!store_outbox_reachable(ob, p->peer) || delivered->n_gaps == 0) {
         return;
     }
     if (store_chats_get(ob->fsm->chats, it->chat, &chat) != MESH_OK) {
@@ -269,12 +269,19 @@ static void wake_newer(store_outbox *ob, const item *it, mesh_peer router, mesh_
     }
 }
 
-static void parcel_done(store_outbox *ob, item *it, size_t i, mesh_time now)
+void store_outbox_remove(store_outbox *ob, item *it, size_t i)
 {
-    wake_newer(ob, it, it->parcels[i]->peer, now);
+    store_outbox_land(ob, it->parcels[i]);
+    store_outbox_detach(ob, it->parcels[i]);
     free(it->parcels[i]);
     it->n_parcels--;
     memmove(it->parcels + i, it->parcels + i + 1, (it->n_parcels - i) * sizeof *it->parcels);
+}
+
+static void parcel_done(store_outbox *ob, item *it, size_t i, mesh_time now)
+{
+    wake_newer(ob, it, it->parcels[i]->peer, now);
+    store_outbox_remove(ob, it, i);
     if (it->n_parcels == 0) {
         store_outbox_finish(ob, it);
     }
@@ -309,7 +316,10 @@ void store_outbox_delivered(store_outbox *ob, mesh_peer from, const Mesh__Delive
         return;
     }
     store_parcel *p = it->parcels[i];
-    land(ob, p);
+    store_outbox_land(ob, p);
+    if (delivered->n_gaps > 0 || !delivered->retry) {
+        store_outbox_progress(ob, p, delivered->n_gaps == 0, now);
+    }
     if (delivered->n_gaps == 0 && !delivered->retry) {
         parcel_done(ob, it, i, now);
         return;
@@ -327,7 +337,7 @@ void store_outbox_up(store_outbox *ob, mesh_peer router, mesh_time now, mesh_out
     if (!mesh_ring_has(ob->fsm->ring, router)) {
         return;
     }
-    for (item *it = zlistx_first(ob->order); it != NULL && ob->fsm->error == MESH_OK; it = zlistx_next(ob->order)) {
+    for (item *it = ob->first; it != NULL && ob->fsm->error == MESH_OK; it = it->after) {
         for (size_t i = 0; i < it->n_parcels; i++) {
             store_parcel *p = it->parcels[i];
             if (p->peer == router) {
@@ -338,14 +348,18 @@ void store_outbox_up(store_outbox *ob, mesh_peer router, mesh_time now, mesh_out
         }
         store_outbox_send(ob, it, NULL, now, out);
     }
+    store_outbox_lanes_up(ob, router, now);
+    if (ob->n_aside > 0) {
+        store_outbox_bring_back(ob, now, out);
+    }
 }
 
 void store_outbox_down(store_outbox *ob, mesh_peer router)
 {
-    for (item *it = zlistx_first(ob->order); it != NULL; it = zlistx_next(ob->order)) {
+    for (item *it = ob->first; it != NULL; it = it->after) {
         for (size_t i = 0; i < it->n_parcels; i++) {
             if (it->parcels[i]->peer == router) {
-                land(ob, it->parcels[i]);
+                store_outbox_land(ob, it->parcels[i]);
                 it->parcels[i]->due = MESH_NEVER;
             }
         }
@@ -356,8 +370,8 @@ void store_outbox_down(store_outbox *ob, mesh_peer router)
 
 void store_outbox_drop(store_outbox *ob, item *it)
 {
-    for (size_t i = 0; i < it->n_parcels; i++) {
-        land(ob, it->parcels[i]);
+    while (it->n_parcels > 0) {
+        store_outbox_remove(ob, it, it->n_parcels - 1);
     }
     store_outbox_finish(ob, it);
 }
@@ -379,32 +393,28 @@ static void split_again(store_outbox *ob, item *it, mesh_time now)
 {
     size_t kept = 0;
     size_t moved = 0;
-    store_parcel **old = it->parcels;
     store_parcel **others = mesh_alloc(it->n_parcels * sizeof *others);
-    store_splitter_begin(ob->splitter);
+    store_splitter_begin(ob->splitter, STORE_PARCEL_ALL);
     for (size_t i = 0; i < it->n_parcels; i++) {
-        store_parcel *p = old[i];
+        store_parcel *p = it->parcels[i];
         if (still_owns(ob, p)) {
             p->due = p->flight == 0 ? now.mono : p->due;
             p->retry = p->flight == 0 ? 0 : p->retry;
-            old[kept++] = p;
+            it->parcels[kept++] = p;
             continue;
         }
-        land(ob, p);
+        store_outbox_land(ob, p);
+        store_outbox_detach(ob, p);
         others[moved++] = p;
         for (size_t k = 0; k < p->n; k++) {
             store_splitter_add(ob->splitter, p->users[k].user, p->users[k].prev, p->users[k].inbox_seq);
         }
     }
+    it->n_parcels = kept;
     if (moved > 0) {
         size_t n;
-        store_parcel **split = store_splitter_end(ob->splitter, STORE_RESEND_MS, &it->last_parcel, &n);
-        it->parcels = mesh_alloc((kept + n) * sizeof *it->parcels);
-        memcpy(it->parcels, old, kept * sizeof *old);
-        memcpy(it->parcels + kept, split, n * sizeof *split);
-        it->n_parcels = kept + n;
-        free(split);
-        free(old);
+        store_parcel **split = store_splitter_end(ob->splitter, STORE_RESEND_MS, &ob->last_parcel, &n);
+        store_outbox_attach(ob, it, split, n, STORE_PARCEL_ALL, now);
     }
     for (size_t i = 0; i < moved; i++) {
         free(others[i]);
@@ -415,8 +425,15 @@ static void split_again(store_outbox *ob, item *it, mesh_time now)
 void store_outbox_ring(store_outbox *ob, mesh_time now, mesh_out *out)
 {
     let_go(ob);
-    for (item *it = zlistx_first(ob->order); it != NULL && ob->fsm->error == MESH_OK; it = zlistx_next(ob->order)) {
+    store_outbox_lanes_ring(ob);
+    for (item *it = ob->first; it != NULL && ob->fsm->error == MESH_OK;) {
+        item *next = it->after;
         split_again(ob, it, now);
-        store_outbox_send(ob, it, NULL, now, out);
+        if (it->n_parcels > 0) {
+            store_outbox_send(ob, it, NULL, now, out);
+        } else {
+            store_outbox_finish(ob, it);
+        }
+        it = next;
     }
 }

@@ -25,6 +25,7 @@ struct store_splitter {
     address *addresses;
     size_t n, cap;
     bool sorted; /* the addresses, by user */
+    size_t only;
 };
 
 store_splitter *store_splitter_new(const mesh_ring *ring, size_t n_peers, const uint64_t *eras)
@@ -47,16 +48,27 @@ void store_splitter_destroy(store_splitter **splitter_p)
     }
 }
 
-void store_splitter_begin(store_splitter *splitter)
+void store_splitter_begin(store_splitter *splitter, size_t only)
 {
     splitter->n = 0;
     splitter->sorted = true;
+    splitter->only = only;
 }
 
-static size_t find_bin(store_splitter *splitter, mesh_slot slot)
+size_t store_splitter_lane(const store_splitter *splitter, mesh_peer router, uint32_t shard)
 {
-    mesh_peer router = mesh_ring_router(splitter->ring, slot);
-    size_t shard = mesh_ring_shard(splitter->ring, slot);
+    return shard * (splitter->n_peers + 1) + (router == MESH_NO_PEER ? 0 : (size_t)router + 1);
+}
+
+static bool is_wanted(const store_splitter *splitter, size_t lane)
+{
+    size_t width = splitter->n_peers + 1;
+    size_t only = splitter->only;
+    return only == STORE_PARCEL_ALL || only == lane || (only % width == 0 && only / width == lane / width);
+}
+
+static void make_bins(store_splitter *splitter, size_t shard)
+{
     size_t width = splitter->n_peers + 1;
     if (shard >= splitter->shards) {
         splitter->bins = mesh_realloc(splitter->bins, (shard + 1) * width * sizeof *splitter->bins);
@@ -64,25 +76,30 @@ static size_t find_bin(store_splitter *splitter, mesh_slot slot)
                (shard + 1 - splitter->shards) * width * sizeof *splitter->bins);
         splitter->shards = shard + 1;
     }
-    return shard * width + (router == MESH_NO_PEER ? 0 : (size_t)router + 1);
 }
 
 void store_splitter_add(store_splitter *splitter, const char *user, uint64_t prev, uint64_t inbox_seq)
 {
+    mesh_slot slot = mesh_ring_slot(splitter->ring, user);
+    uint32_t shard = mesh_ring_shard(splitter->ring, slot);
+    size_t lane = store_splitter_lane(splitter, mesh_ring_router(splitter->ring, slot), shard);
+    if (!is_wanted(splitter, lane)) {
+        return;
+    }
+    make_bins(splitter, shard);
     if (splitter->n == splitter->cap) {
         splitter->cap = splitter->cap == 0 ? 64 : 2 * splitter->cap;
         splitter->addresses = mesh_realloc(splitter->addresses, splitter->cap * sizeof *splitter->addresses);
     }
     splitter->sorted =
         splitter->sorted && (splitter->n == 0 || strcmp(splitter->addresses[splitter->n - 1].user, user) < 0);
-    mesh_slot slot = mesh_ring_slot(splitter->ring, user);
     splitter->addresses[splitter->n++] = (address){
         .user = user,
         .size = strlen(user) + 1,
         .prev = prev,
         .inbox_seq = inbox_seq,
         .era = inbox_seq != 0 && splitter->eras != NULL ? splitter->eras[slot] : 0,
-        .bin = find_bin(splitter, slot),
+        .bin = lane,
     };
 }
 
@@ -92,6 +109,7 @@ static store_parcel *parcel_new(const store_splitter *splitter, size_t which, ui
     size_t n = splitter->bins[which].n;
     store_parcel *p = mesh_alloc(sizeof *p + n * (sizeof *p->users + sizeof *p->list) + splitter->bins[which].bytes);
     *p = (store_parcel){ .number = number, .due = MESH_NEVER, .backoff = backoff };
+    p->lane = which;
     size_t router = which % (splitter->n_peers + 1);
     p->peer = router == 0 ? MESH_NO_PEER : (mesh_peer)(router - 1);
     p->shard = (uint32_t)(which / (splitter->n_peers + 1));

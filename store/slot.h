@@ -26,6 +26,9 @@
 
 #define STORE_SLOT_PART (200u * 1024) /* bytes of rows in one SlotRows, or one row: a log entry holds little else */
 #define STORE_SLOT_OWED 96            /* items in one row 'w' */
+/* Owed by the outbox, beyond which no slot begins to leave (FAULT_BUSY): the entry that takes along what is owed of the
+ * slot's chats reads all rows of the outbox at once, which is 10 to 20 ms for so many. */
+#define STORE_SLOT_MOVE_OWED_MAX 20000
 #define STORE_SLOT_GONE_ROWS 2000     /* deleted by one SlotGone */
 #define STORE_SLOT_AGAIN_MS 50        /* whoever asks for a slot that is elsewhere may ask again after this */
 #define STORE_SLOT_TABLES "cdhimpuvw" /* that have the slot in their keys and move with it, ascending */

@@ -287,7 +287,7 @@ static void parcels_are_of_one_router_and_one_shard(void **state)
     for (int round = 0; round < 2; round++) { /* first without a ring: nobody's, of shard 0 */
         size_t n;
         size_t seen = 0;
-        store_splitter_begin(splitter);
+        store_splitter_begin(splitter, STORE_PARCEL_ALL);
         for (int i = 0; i < 100; i++) {
             (void)snprintf(users[i], sizeof users[i], "default/user%02d", i);
             store_splitter_add(splitter, users[i], 1, 0);
