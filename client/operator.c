@@ -9,11 +9,13 @@
 
 #include "client/args.h"
 #include "client/data.h"
+#include "client/metrics.h"
 #include "mesh/alloc.h"
 #include "mesh/link.h"
 #include "mesh/log.h"
 #include "mesh/loop.h"
 #include "mesh/rand.h"
+#include "mesh/version.h"
 
 #define POLL_MS 2
 #define REST_MS 400 /* of a look: when all that are up have answered, the others get no longer than this */
@@ -306,6 +308,19 @@ client_operator *client_operator_open(const char *dir)
     return op;
 }
 
+/* A node that this parley cannot speak with looks as if it were down. */
+static void tell_refusals(const client_operator *op)
+{
+    mesh_buf text = { 0 };
+    mesh_link_print_stats(op->link, "operator", &text);
+    mesh_buf_put(&text, "", 1);
+    if (client_metrics_sum((const char *)text.data, "parley_link_refused_total", "reason=\"version\"") > 0) {
+        client_args_fail("nodes were heard that speak other versions of node links than parley " MESH_VERSION
+                         ": use the parley that they run (their logs say which)");
+    }
+    mesh_buf_fini(&text);
+}
+
 void client_operator_close(client_operator **op_p)
 {
     client_operator *op = *op_p;
@@ -313,6 +328,7 @@ void client_operator_close(client_operator **op_p)
         return;
     }
     if (op->link != NULL) {
+        tell_refusals(op);
         mesh_link_destroy(&op->link);
         mesh_link_teardown();
     }

@@ -69,9 +69,12 @@ export function run(command, args, options) {
 }
 
 export class Cluster {
-  // env: per node name, or `all`: settings like { STORE_FREE_MIN_MIB: 0 }.
-  static async make({ edges = 2, routers = 2, shards = 1, replicas = 1, env = {} } = {}) {
+  // env: per node name, or `all`: settings like { STORE_FREE_MIN_MIB: 0 }. binary: of nodes and commands; c.binaries[name] is
+  // another one for a node, from its next start.
+  static async make({ edges = 2, routers = 2, shards = 1, replicas = 1, env = {}, binary = parley } = {}) {
     const c = new this();
+    c.binary = binary;
+    c.binaries = {};
     c.data = mkdtempSync(join(tmpdir(), 'parley-live-'));
     directories.add(c.data);
     c.port = await freePort(routers + shards * replicas + 1);
@@ -79,9 +82,9 @@ export class Cluster {
     c.nodes = {}; // name -> { role, child }
     c.wrap = {}; // name -> command before the binary
     c.exits = []; // of nodes that ended when nobody killed them
-    execFileSync(parley, ['init', '--data', c.data, '--edges', edges, '--routers', routers, '--shards', shards, '--replicas', replicas, '--port', c.port]);
+    execFileSync(binary, ['init', '--data', c.data, '--edges', edges, '--routers', routers, '--shards', shards, '--replicas', replicas, '--port', c.port]);
     mkdirSync(join(c.data, 'log'));
-    for (const line of execFileSync(parley, ['config', 'nodes', join(c.data, 'cluster.conf')], { encoding: 'utf8' }).split('\n')) {
+    for (const line of execFileSync(binary, ['config', 'nodes', join(c.data, 'cluster.conf')], { encoding: 'utf8' }).split('\n')) {
       const [name, role, , shard] = line.trim().split(/\s+/);
       if (['store', 'router', 'edge'].includes(role)) c.nodes[name] = { role, child: null, ...(role === 'store' && { shard: Number(shard) }) };
     }
@@ -115,7 +118,7 @@ export class Cluster {
     const settings = { ...this.env.all, ...this.env[name], ...this.env[node.role], ...extra.env };
     const env = { ...process.env };
     for (const [key, value] of Object.entries(settings)) env[key.includes('OPTIONS') ? key : `PARLEY_${key}`] = String(value);
-    const words = [...(this.wrap[name] ?? []), parley, node.role, '--conf', join(this.data, 'cluster.conf'), '--keys',
+    const words = [...(this.wrap[name] ?? []), this.binaries[name] ?? this.binary, node.role, '--conf', join(this.data, 'cluster.conf'), '--keys',
       extra.keys ?? join(this.data, 'keys'), '--node', name, '--data', this.data];
     const log = openSync(this.logFile(name), 'a');
     const child = run(words[0], words.slice(1), { env, stdio: ['ignore', log, log] });
@@ -137,7 +140,7 @@ export class Cluster {
   // One message from and to a user of its own.
   async wait() {
     const { host, port } = this.address();
-    const child = run(parley, ['wait', '--data', this.data, '--url', `ws://${host}:${port}/v1/ws`, '--limit', 30], { stdio: ['ignore', 'ignore', 'inherit'] });
+    const child = run(this.binary, ['wait', '--data', this.data, '--url', `ws://${host}:${port}/v1/ws`, '--limit', 30], { stdio: ['ignore', 'ignore', 'inherit'] });
     const { code } = await child.ended;
     if (code !== 0) throw new Error(`no message went through the cluster\n${this.tails()}`);
   }
@@ -214,7 +217,7 @@ export class Cluster {
 
   // Metrics of every node that answers, as text.
   metrics() {
-    return execFileSync(parley, ['status', '--metrics', '--data', this.data], { encoding: 'utf8' });
+    return execFileSync(this.binary, ['status', '--metrics', '--data', this.data], { encoding: 'utf8' });
   }
 
   // Ends every node. Unless quiet: each must leave with 0, nothing must have ended by itself or been found by a sanitizer.
