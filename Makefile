@@ -79,6 +79,10 @@ fuzz:
 chaos: $(B)/parley
 	PARLEY=$(B)/parley node tests/live/chaos.mjs
 
+# from the version before to this one and back, node by node, under load (tests/live/previous)
+upgrade: $(B)/parley
+	PARLEY=$(B)/parley node --test tests/live/long/upgrade.test.mjs
+
 check: check-build
 	$(RUN) build/asan lint unit story random live web fuzz
 
@@ -121,5 +125,5 @@ clean:
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 .SECONDARY:
-.PHONY: all unit story random live web fuzz chaos check check-build check-long lint format install clean \
+.PHONY: all unit story random live web fuzz chaos upgrade check check-build check-long lint format install clean \
     build-unit build-story build-random build-live build-web

@@ -87,9 +87,9 @@ tell_cmocka() { # NAME STATUS
     fi
 }
 
-run_node() { # DIRECTORY: node's own test runner, one file at a time
+run_node() { # DIRECTORY [SECONDS]: node's own test runner, one file at a time
     local name=$1 log=$build/log/${1//\//-}.log
-    timeout 600 node --test --test-concurrency=1 "tests/$1"/*.test.mjs >"$log" 2>&1
+    timeout "${2:-600}" node --test --test-concurrency=1 "tests/$1"/*.test.mjs >"$log" 2>&1
     local status=$? ok bad left why
     mapfile -t left < <(sed -nE 's/^ *ok [0-9]+ - (.*) # SKIP (.*)$/\1: \2/p; s/^﹣ (.*) \([0-9.]+ms\) # (.*)$/\1: \2/p' "$log")
     for why in "${left[@]}"; do
@@ -147,7 +147,7 @@ for stage in "$@"; do
         ;;
     random) run_random ;;
     live) run_node live ;;
-    live-long) run_node live/long ;;
+    live-long) run_node live/long 1800 ;;
     web)
         (cd tests/web && { [ -d node_modules ] || npm ci --no-audit --no-fund --ignore-scripts >/dev/null; })
         run_node web
