@@ -69,10 +69,10 @@ variant() { # NAME BUILD_DIR
         echo "$dir/build/$mode/parley"
         return
     fi
+    rm -rf "$dir"
     mkdir -p "$dir/build/$mode"
-    (cd "$dir" && rm -rf client edge mesh proto router store)
     cp -a Makefile client edge mesh proto router store "$dir/"
-    if [ -d "build/$mode" ] && [ ! -e "$dir/build/$mode/parley" ]; then
+    if [ -d "build/$mode" ]; then
         tar -C "build/$mode" --exclude=./tests --exclude=./log --exclude=./parley -cf - . | tar -C "$dir/build/$mode" -xf -
     fi
     cd "$dir"
