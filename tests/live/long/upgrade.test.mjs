@@ -7,11 +7,13 @@ import { execFile } from 'node:child_process';
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { Client } from '../lib/client.mjs';
 import { Cluster, now, parley, run, sleep, until } from '../lib/cluster.mjs';
 import { Load } from '../lib/load.mjs';
-import { version } from '../lib/versions.mjs';
+import { numbers, previousCommit, version } from '../lib/versions.mjs';
 
 const { binary: previous, skip } = version('previous');
+const higher = !skip && numbers().level > numbers(previousCommit()).level;
 const apart = version('apart').binary;
 const talks = ['2004-12-25.train-c.txt', '2017-07-15.train-c.txt'].map((name) => `tests/data/ubuntu-irc/${name}`);
 const SPEED = 12; // lines a second: a talk lasts as long as half of the way
@@ -250,13 +252,40 @@ step('`parley cluster roll` brings all to this version', async () => {
   await mixed('all new, after a kill', () => parley);
 });
 
-step('the way back: the same, to the previous version', async () => {
+// While no level was raised nothing is written that the previous version does not know.
+async function wayBack() {
   install(previous);
   await done(previous, 'cluster', 'roll');
   await mixed('all previous again', () => previous);
   await kill(await leader(1));
-  await proven('back');
-  await same('back');
+}
+
+// A raised level: a store has entries to apply that the previous version does not know. What makes one, today: an attach.
+async function noWayBack() {
+  const [name] = await others(0);
+  const node = cluster.nodes[name];
+  node.held = true;
+  cluster.signal(name, 'SIGSTOP'); // for less time than makes it silent
+  const guests = Array.from({ length: 12 }, (_, i) => new Client(cluster, `guest${i}`));
+  await Promise.all(guests.map((guest) => guest.start()));
+  await cluster.kill(name);
+  for (const guest of guests) guest.stop();
+  install(previous, [name]);
+  cluster.start(name);
+  assert.equal((await cluster.gone(name, 30000)).code, 2, tell());
+  assert.match(cluster.tail(name), /event=(entry_unknown|data_refused) .*downgrade is not possible.*run that version/, tell());
+  say(`${name} does not start as the previous version, and says why`);
+  install(parley, [name]);
+  node.held = false;
+  cluster.start(name);
+  supervise(name);
+  await mixed('it is as it was', () => parley);
+}
+
+step(higher ? 'the way back is refused: the level was raised' : 'the way back: the same, to the previous version', async () => {
+  await (higher ? noWayBack() : wayBack());
+  await proven('after the way back');
+  await same('after the way back');
   load.talk();
 });
 
