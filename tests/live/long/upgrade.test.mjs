@@ -98,8 +98,10 @@ async function mixed(what, installed) {
   await green(what);
   const { acks } = load.recorder;
   for (const binary of [parley, previous]) {
-    const { nodes, green: all, problems } = await status(binary);
-    assert.ok(all, problems.join('\n'));
+    const { nodes } = await until(`${what}: green for both operators`, async () => {
+      const seen = await status(binary);
+      return seen.green && seen;
+    }, 60000, tell);
     for (const { name, version: found } of nodes) {
       assert.equal(found, await words(installed(name)), `${name} runs another version than was installed`);
     }
