@@ -11,6 +11,7 @@
 #include "mesh/alloc.h"
 #include "mesh/log.h"
 #include "store/core.h"
+#include "store/group.h"
 #include "store/metrics.h"
 
 /* ---- loading ---- */
@@ -26,7 +27,8 @@ static mesh_err load_row(store_fsm *fsm, const store_key *key, const ProtobufCMe
     return err;
 }
 
-static mesh_err load_applied(store_fsm *fsm)
+/* A version that does not know all that was applied would write rows without what it does not know. */
+static mesh_err load_applied(store_fsm *fsm, char *why, size_t why_size)
 {
     store_key key;
     store_key_applied(&key);
@@ -37,6 +39,13 @@ static mesh_err load_applied(store_fsm *fsm)
         fsm->applied = applied->index;
         fsm->term = applied->term;
         fsm->last_id = applied->last_id;
+        fsm->level = applied->level;
+    }
+    if (fsm->level > STORE_GROUP_LEVEL) {
+        snprintf(why, why_size,
+                 "a later version wrote its log (level %u, this one knows up to %u); downgrade is not possible",
+                 (unsigned)fsm->level, (unsigned)STORE_GROUP_LEVEL);
+        return MESH_UNSUPPORTED;
     }
     return err == MESH_NOT_FOUND ? MESH_OK : err;
 }
@@ -118,7 +127,7 @@ mesh_err store_fsm_new(const mesh_conf *conf, uint32_t shard, store_kv *kv, mesh
     snprintf(why, why_size, "a row of the shard does not read back");
     mesh_err err = load_shard(fsm, why, why_size);
     if (err == MESH_OK) {
-        err = load_applied(fsm);
+        err = load_applied(fsm, why, why_size);
     }
     if (err == MESH_OK) {
         err = load_ring(fsm);
@@ -211,6 +220,12 @@ static store_fsm_handler *handler_of(Mesh__Msg__BodyCase kind)
     }
 }
 
+/* The level (store/group.h) from which on a version knows this kind; 0: all do. */
+static uint32_t level_of(Mesh__Msg__BodyCase kind)
+{
+    return kind == MESH__MSG__BODY_ATTACH_ONCE ? STORE_GROUP_LEVEL_ATTACH_ONCE : 0;
+}
+
 /* Is its key's slot to be this shard's? An append has users of several slots: each is looked at. */
 static bool is_keyed(Mesh__Msg__BodyCase kind)
 {
@@ -256,6 +271,7 @@ static void write_applied_row(store_fsm *fsm)
     row.index = fsm->applied;
     row.term = fsm->term;
     row.last_id = fsm->last_id;
+    row.level = fsm->level;
     store_key key;
     store_key_applied(&key);
     store_rows_pack(fsm->rows, &key, &row, STORE_ROW_ONLY);
@@ -283,6 +299,8 @@ static mesh_err apply_frame(store_fsm *fsm, mesh_slice frame, store_fsm_answered
                      "downgrade is not possible: run that version, or restore a backup");
             return MESH_UNSUPPORTED;
         }
+        uint32_t level = level_of(msg->body_case);
+        fsm->level = level > fsm->level ? level : fsm->level;
         fsm->slot = mesh_id_slot(fsm->hash_key, msg->key);
         if (is_keyed(msg->body_case) && !store_fsm_owns(fsm, fsm->slot)) {
             store_fsm_elsewhere(fsm->arena, &answer);

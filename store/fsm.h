@@ -59,6 +59,7 @@ typedef struct store_fsm {
     store_users *users;
     uint64_t era; /* 0: genesis is not applied yet */
     uint64_t applied, term, last_id;
+    uint32_t level; /* the highest that an applied entry needed (store/group.h), 0: the first */
     uint64_t fences[MESH_SLOTS], fence_max;
     store_slot *slots;         /* by slot */
     uint64_t eras[MESH_SLOTS]; /* of inboxes that came from another shard; 0: the shard's own */

@@ -143,6 +143,11 @@ static mesh_err load_shard(restore *r, size_t i)
         shard->index = applied->index;
         shard->term = applied->term;
         shard->last_id = applied->last_id;
+        shard->level = applied->level;
+    }
+    if (err == MESH_OK && shard->level > STORE_GROUP_LEVEL) {
+        snprintf(r->why, r->why_size, "shard %zu: a later version wrote its log; restore it with that version", i);
+        return MESH_UNSUPPORTED;
     }
     if (err == MESH_NOT_FOUND || (err == MESH_OK && (shard->index == 0 || shard->term == 0))) {
         err = MESH_CORRUPT;
@@ -290,6 +295,7 @@ static void put_applied(restore_shard *shard)
     row.index = shard->index;
     row.term = shard->term;
     row.last_id = shard->last_id;
+    row.level = shard->level;
     store_key_applied(&key);
     put_row(shard, &key, &row);
 }

@@ -6,8 +6,9 @@
 #include "store/restore.h"
 
 typedef struct restore_shard {
-    store_kv *kv;                  /* the backup's, only read */
-    store_kv_batch *extra;         /* rows that are put over those of kv */
+    store_kv *kv;          /* the backup's, only read */
+    store_kv_batch *extra; /* rows that are put over those of kv */
+    uint32_t level;
     uint64_t index, term, last_id; /* of the applied row; each outbox row that is added counts as one more entry */
 } restore_shard;
 

@@ -96,6 +96,7 @@ static mesh_err put_group(const mesh_conf *conf, const char *node, const store_l
     applied.index = index;
     applied.term = left->term;
     applied.last_id = fsm->last_id;
+    applied.level = fsm->level;
     store_key_applied(&key);
     mesh_wire_pack(&applied, &value);
     store_kv_batch_put(batch, store_key_slice(&key), mesh_buf_slice(&value));

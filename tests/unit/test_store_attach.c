@@ -147,6 +147,55 @@ static void an_attach_of_an_older_log_means_what_it_meant(void **state)
     rig_destroy(r);
 }
 
+static Store__AppliedRow applied_row(rig *r)
+{
+    store_key key;
+    mesh_buf value = { 0 };
+    ProtobufCMessage *stored;
+    store_key_applied(&key);
+    assert_int_equal(store_kv_get(r->kv, store_key_slice(&key), &value), MESH_OK);
+    assert_int_equal(mesh_wire_unpack(&store__applied_row__descriptor, mesh_buf_slice(&value), r->arena, &stored),
+                     MESH_OK);
+    mesh_buf_fini(&value);
+    return *(const Store__AppliedRow *)stored;
+}
+
+static mesh_err open_at_level(rig *r, uint32_t level, char *why, size_t why_size)
+{
+    Store__AppliedRow applied = applied_row(r);
+    mesh_buf value = { 0 };
+    store_kv_batch *batch = store_kv_batch_new();
+    store_fsm *fsm = NULL;
+    store_key key;
+    applied.level = level;
+    store_key_applied(&key);
+    mesh_wire_pack(&applied, &value);
+    store_kv_batch_put(batch, store_key_slice(&key), mesh_buf_slice(&value));
+    assert_int_equal(store_kv_wait(r->kv, store_kv_write(r->kv, batch, true)), MESH_OK);
+    mesh_err err = store_fsm_new(r->conf, 0, r->kv, r->core->stats, &fsm, why, why_size);
+    store_fsm_destroy(&fsm);
+    store_kv_batch_destroy(&batch);
+    mesh_buf_fini(&value);
+    return err;
+}
+
+static void the_rows_say_which_version_can_read_them(void **state)
+{
+    (void)state;
+    char why[256] = "";
+    rig *r = rig_ready();
+    (void)apply(r, 11, false);
+    assert_int_equal(applied_row(r).level, 0);
+    (void)apply(r, 11, true);
+    assert_int_equal(applied_row(r).level, STORE_GROUP_LEVEL_ATTACH_ONCE);
+    (void)apply(r, 11, false);
+    assert_int_equal(applied_row(r).level, STORE_GROUP_LEVEL_ATTACH_ONCE);
+    assert_int_equal(open_at_level(r, STORE_GROUP_LEVEL, why, sizeof why), MESH_OK);
+    assert_int_equal(open_at_level(r, STORE_GROUP_LEVEL + 1, why, sizeof why), MESH_UNSUPPORTED);
+    assert_non_null(strstr(why, "a later version"));
+    rig_destroy(r);
+}
+
 static void from_outside_it_is_nothing(void **state)
 {
     (void)state;
@@ -167,6 +216,7 @@ int main(void)
         cmocka_unit_test(two_of_one_entry),
         cmocka_unit_test(the_later_hello_wins),
         cmocka_unit_test(an_attach_of_an_older_log_means_what_it_meant),
+        cmocka_unit_test(the_rows_say_which_version_can_read_them),
         cmocka_unit_test(from_outside_it_is_nothing),
     };
     return cmocka_run_group_tests_name("store attach", tests, NULL, NULL);
