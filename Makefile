@@ -25,7 +25,8 @@ LIB_O := $(LIB_C:%.c=$(B)/%.o)
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 SIM_O := $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/*.c))
 STORY := $(patsubst tests/story/%.c,$(B)/tests/story/%,$(wildcard tests/story/test_*.c))
-RANDOM_T := $(patsubst tests/random/%.c,$(B)/tests/random/%,$(wildcard tests/random/*.c))
+RANDOM_T := $(B)/tests/random/random
+RANDOM_O := $(patsubst %.c,$(B)/%.o,$(wildcard tests/random/*.c))
 
 all: $(B)/parley
 
@@ -54,7 +55,7 @@ $(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/libparley.a
 $(B)/tests/story/%: $(B)/tests/story/%.o $(SIM_O) $(B)/libparley.a
 	$(CC) $(LDFLAGS_$(MODE)) -o $@ $^ -lcmocka $(LDLIBS)
 
-$(B)/tests/random/%: $(B)/tests/random/%.o $(SIM_O) $(B)/libparley.a
+$(RANDOM_T): $(RANDOM_O) $(SIM_O) $(B)/libparley.a
 	$(CC) $(LDFLAGS_$(MODE)) -o $@ $^ $(LDLIBS)
 
 build-unit: $(UNIT)

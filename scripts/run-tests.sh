@@ -2,7 +2,8 @@
 # Runs what `make check` built and closes with one line: N passed, N failed. What this machine does not allow is skipped, and
 # said above that line.
 # usage: run-tests.sh BUILD_DIR STAGE…      stages: lint unit story random live live-long web fuzz valgrind
-# UNIT_SKIP names unit tests to leave out; RANDOM_SECONDS (110) and RANDOM_FIRST (from the clock) steer the random stage.
+# UNIT_SKIP names unit tests to leave out; RANDOM_SECONDS (110) or RANDOM_SEEDS (so many, however long it takes), RANDOM_FIRST
+# (from the clock), RANDOM_SHARDS and RANDOM_REPLICAS (the seed chooses) steer the random stage.
 # The output of each test is in BUILD_DIR/log.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -107,17 +108,22 @@ run_node() { # DIRECTORY [SECONDS]: node's own test runner, one file at a time
 }
 
 run_random() { # both cores, different seeds
-    local seconds=${RANDOM_SECONDS:-110} first=${RANDOM_FIRST:-$(($(date +%s) % 1000000 * 1000))} i pids=()
-    echo "  random: seeds from $first and $((first + 500000000)), $seconds s"
+    local first=${RANDOM_FIRST:-$(($(date +%s) % 1000000 * 1000))} seeds=${RANDOM_SEEDS:-} i pids=() what=()
+    if [ -n "$seeds" ]; then
+        what=(--seeds $(((seeds + 1) / 2)))
+    else
+        what=(--seeds 100000000 --seconds "${RANDOM_SECONDS:-110}")
+    fi
+    what+=(${RANDOM_SHARDS:+--shards "$RANDOM_SHARDS"} ${RANDOM_REPLICAS:+--replicas "$RANDOM_REPLICAS"})
+    echo "  random: seeds from $first and $((first + 500000000)), ${what[*]}"
     for i in 0 1; do
-        "$build/tests/random/random" --first "$((first + i * 500000000))" --seeds 100000000 --seconds "$seconds" \
-            >"$build/log/random$i.log" 2>&1 &
+        "$build/tests/random/random" --first "$((first + i * 500000000))" "${what[@]}" >"$build/log/random$i.log" 2>&1 &
         pids+=($!)
     done
     for i in 0 1; do
         if wait "${pids[$i]}"; then
             count 1 0
-            tail -n 1 "$build/log/random$i.log"
+            tail -n 5 "$build/log/random$i.log"
         else
             count 0 1
             show_failure "random$i" "$build/log/random$i.log"

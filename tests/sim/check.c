@@ -11,6 +11,7 @@
 #include "store/metrics.h"
 
 #define LIVE_MS 30000
+#define WHOLE_MS 60000
 #define QUIET_MS 15000 /* the longest pause before a parcel is sent again, and some */
 #define LAST_MS 11000  /* two rounds of heads: a lost last entry is healed by then */
 
@@ -106,6 +107,8 @@ static void heal_everything(sim *s)
     sim_space(s, true);
     sim_heal_all(s);
     sim_lose_none(s);
+    sim_noise_set(s, (sim_noise){ 0 });
+    sim_operator_settle(s);
     for (size_t i = 0; i < s->n_nodes; i++) {
         if (s->nodes[i].draining) {
             sim_node_die(&s->nodes[i]);
@@ -119,6 +122,20 @@ static void heal_everything(sim *s)
         c->sticky = false;
         if (!c->socket && !c->replaced) {
             sim_hello(c, NULL);
+        }
+    }
+}
+
+/* Whoever was taken out of a group is in it again. */
+static void wait_whole(sim *s)
+{
+    mesh_ms end = sim_now(s) + WHOLE_MS;
+    for (uint32_t shard = 0; s->op && shard < s->conf.shards; shard++) {
+        while ((sim_operated(s, shard) || !sim_whole(s, shard)) && sim_now(s) < end) {
+            sim_run(s, 250);
+        }
+        if (!sim_whole(s, shard)) {
+            sim_complain(s, "not every store of shard %u is a member again", shard);
         }
     }
 }
@@ -138,6 +155,7 @@ void sim_settle(sim *s)
                          (int)op->request->body_case, op->tries, op->code);
         }
     }
+    wait_whole(s);
     mesh_ms end = sim_now(s) + QUIET_MS;
     while (!quiet(s) && sim_now(s) < end) {
         sim_run(s, 250);

@@ -74,6 +74,7 @@ typedef struct sim_link {
     sim *s;
     sim_node *end[2]; /* 0 dials, 1 listens */
     bool cut[2];      /* i: what end i sends */
+    unsigned times;   /* its latencies are so many times longer */
     sim_side side[2];
     sim_pipe pipe[2]; /* i: from end i */
     uint64_t span;    /* of the newest try to connect */
@@ -111,6 +112,15 @@ typedef struct sim_loss {
 } sim_loss;
 #define SIM_LOSSES 8
 
+typedef struct sim_late { /* a message that comes later than it should */
+    struct sim_late *next, **at;
+    sim_node *to;
+    mesh_peer from;
+    bool any_span; /* also when the link went down in between */
+    uint64_t boot; /* of the receiver */
+    mesh_buf frame;
+} sim_late;
+
 struct sim {
     mesh_ms wall_jump; /* of the wall clock, all jumps together */
     sim_conf conf;
@@ -132,6 +142,11 @@ struct sim {
     uint64_t n_msg_ids;
     sim_loss losses[SIM_LOSSES];
     size_t n_losses;
+    sim_noise noise;
+    sim_noise_counts noise_counts;
+    sim_late *lates;
+    struct sim_operator *op; /* NULL: none */
+    struct sim_judge *judge;
     mesh_arena *arena;       /* of the frame being delivered */
     mesh_arena *event_arena; /* of the event a client is told */
     mesh_buf text, complaints, events;
@@ -166,6 +181,24 @@ void sim_net_send(sim_node *from, mesh_peer to, mesh_buf *frame); /* takes the b
 void sim_net_started(sim_node *n);
 void sim_net_died(sim_node *n);
 void sim_net_review(sim *s);
+
+/* noise.c */
+/* How often this message is handed over now: 0, 1 or 2. It may come later, too. */
+unsigned sim_noise_times(sim_node *to, mesh_peer from, const Mesh__Msg *msg, mesh_slice packed);
+void sim_noise_down(sim_node *to, mesh_peer from); /* the link is down: what is late of it never comes */
+void sim_noise_fini(sim *s);
+
+/* operator.c */
+void sim_operator_init(sim *s);
+void sim_operator_fini(sim *s);
+void sim_operator_message(sim_node *n, mesh_peer from, const Mesh__Msg *msg);
+void sim_operator_settle(sim *s); /* whoever is out comes in again, now */
+
+/* judge.c */
+void sim_judge_init(sim *s);
+void sim_judge_fini(sim *s);
+void sim_judge_disk(sim_node *n);                                           /* watch what this store applies */
+void sim_judge_message(sim_node *to, mesh_peer from, const Mesh__Msg *msg); /* somebody says that he leads */
 
 /* socket.c */
 sim_socket *sim_socket_open(sim_client *c, sim_node *edge);

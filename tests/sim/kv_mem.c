@@ -17,6 +17,7 @@
 
 typedef struct row { /* one block: key, then value */
     size_t key_size, value_size;
+    uint64_t hash; /* of both */
     uint8_t bytes[];
 } row;
 
@@ -55,6 +56,10 @@ struct sim_disk {
     bool there;       /* the path holds a database; otherwise rows is empty */
     store_omap *old;  /* <path>.old, or NULL */
     store_omap *kept; /* by sim_disk_keep, or NULL */
+    uint64_t digest;  /* sum of the hashes of rows, but for keys that begin with a zero byte */
+    mesh_buf watched; /* a key */
+    sim_disk_wrote *wrote;
+    void *wrote_arg;
     mesh_buf flipped; /* key of the bad row; empty: none */
     bool flipped_at_open, lost;
     unsigned quarantines;
@@ -93,6 +98,20 @@ static mesh_slice row_key(const row *r)
     return (mesh_slice){ r->bytes, r->key_size };
 }
 
+static uint64_t hash_bytes(uint64_t h, const uint8_t *data, size_t size)
+{
+    uint64_t word;
+    for (; size >= sizeof word; size -= sizeof word, data += sizeof word) {
+        memcpy(&word, data, sizeof word);
+        h = (h ^ word) * 0x9e3779b97f4a7c15u;
+        h ^= h >> 32;
+    }
+    word = size;
+    memcpy(&word, data, size);
+    h = (h ^ word ^ (uint64_t)size << 56) * 0xbf58476d1ce4e5b9u;
+    return h ^ h >> 29;
+}
+
 static row *row_new(mesh_slice key, mesh_slice value)
 {
     row *r = mesh_alloc(sizeof *r + key.size + value.size);
@@ -102,7 +121,13 @@ static row *row_new(mesh_slice key, mesh_slice value)
     if (value.size > 0) {
         memcpy(r->bytes + key.size, value.data, value.size);
     }
+    r->hash = hash_bytes(hash_bytes(key.size, r->bytes, key.size), r->bytes + key.size, value.size);
     return r;
+}
+
+static uint64_t share(const row *r) /* in the digest */
+{
+    return r != NULL && r->key_size > 0 && r->bytes[0] != 0 ? r->hash : 0;
 }
 
 static row *row_copy(const row *r)
@@ -138,6 +163,7 @@ static bool is_flipped(const sim_disk *disk, mesh_slice key)
 static row *rows_set(sim_disk *disk, mesh_slice key, row *r)
 {
     row *old = map_set(disk->rows, key, r);
+    disk->digest += share(r) - share(old);
     if (is_flipped(disk, key)) {
         mesh_buf_clear(&disk->flipped);
     }
@@ -152,6 +178,15 @@ static void map_destroy(store_omap **rows_p)
     }
     if (*rows_p != NULL) {
         store_omap_destroy(rows_p);
+    }
+}
+
+/* Rows came or went as a whole. */
+static void sum_up(sim_disk *disk)
+{
+    disk->digest = 0;
+    for (const store_omap_node *n = store_omap_first(disk->rows); n != NULL; n = store_omap_next(n)) {
+        disk->digest += share(row_of(n));
     }
 }
 
@@ -233,6 +268,7 @@ void sim_disk_destroy(sim_disk **disk_p)
     map_destroy(&disk->kept);
     map_destroy(&disk->rows);
     mesh_buf_fini(&disk->flipped);
+    mesh_buf_fini(&disk->watched);
     sim_disk **link = &registry;
     while (*link != disk) {
         link = &(*link)->next;
@@ -386,6 +422,7 @@ bool sim_disk_put_back(sim_disk *disk)
     disk->rows = disk->kept;
     disk->kept = NULL;
     disk->there = true;
+    sum_up(disk);
     return true;
 }
 
@@ -403,6 +440,7 @@ mesh_err store_kv_quarantine(const char *path, const char *stamp, char *kept, si
     map_destroy(&disk->rows);
     mesh_buf_clear(&disk->flipped);
     disk->rows = store_omap_new(disk->rand.state);
+    disk->digest = 0;
     disk->there = false;
     disk->lost = true;
     disk->quarantines++;
@@ -455,6 +493,25 @@ uint64_t sim_disk_hash(const sim_disk *disk)
         }
     }
     return h;
+}
+
+uint64_t sim_disk_digest(const sim_disk *disk)
+{
+    return disk->digest;
+}
+
+uint64_t sim_disk_row_hash(const sim_disk *disk, mesh_slice key)
+{
+    const store_omap_node *node = store_omap_get(disk->rows, key);
+    return node != NULL ? row_of(node)->hash : 0;
+}
+
+void sim_disk_watch(sim_disk *disk, mesh_slice key, sim_disk_wrote *fn, void *arg)
+{
+    mesh_buf_clear(&disk->watched);
+    mesh_buf_put(&disk->watched, key.data, key.size);
+    disk->wrote = fn;
+    disk->wrote_arg = arg;
 }
 
 /* ---- store/kv.h ---- */
@@ -528,7 +585,11 @@ uint64_t store_kv_write(store_kv *kv, store_kv_batch *batch, bool sync)
         q->bytes = batch->rows.size;
         size_t at = 0;
         store_kv_row r;
+        mesh_slice watched = { NULL, 0 };
         for (size_t i = 0; store_kv_batch_next(&batch->rows, &at, &r); i++) {
+            if (disk->watched.size > 0 && store_omap_compare(mesh_buf_slice(&disk->watched), r.key) == 0) {
+                watched = r.value;
+            }
             q->undos[i].now = r.deleted ? NULL : row_new(r.key, r.value);
             q->undos[i].old = rows_set(disk, r.key, q->undos[i].now);
         }
@@ -539,6 +600,9 @@ uint64_t store_kv_write(store_kv *kv, store_kv_batch *batch, bool sync)
         kv->counts.rows += batch->count;
         kv->counts.row_bytes += batch->rows.size;
         kv->counts.queued_bytes += batch->rows.size;
+        if (watched.size > 0) {
+            disk->wrote(disk->wrote_arg, watched);
+        }
     }
     mesh_buf_clear(&batch->rows);
     batch->count = 0;

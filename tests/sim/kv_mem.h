@@ -50,5 +50,12 @@ void sim_disk_set_free(sim_disk *disk, uint64_t bytes); /* what store_kv_free_by
 bool sim_disk_is_open(const sim_disk *disk);
 size_t sim_disk_rows(const sim_disk *disk);
 uint64_t sim_disk_hash(const sim_disk *disk); /* of all rows in order: equal rows, equal hash */
+/* The same of all rows whose keys do not begin with a zero byte, kept up to date with each write. */
+uint64_t sim_disk_digest(const sim_disk *disk);
+/* Hash of the row with this key, 0: there is none. */
+uint64_t sim_disk_row_hash(const sim_disk *disk, mesh_slice key);
+/* Call fn after each batch that wrote a row with this key (copied; "" ends it). It must not use the handle. */
+typedef void sim_disk_wrote(void *arg, mesh_slice value);
+void sim_disk_watch(sim_disk *disk, mesh_slice key, sim_disk_wrote *fn, void *arg);
 
 #endif

@@ -219,6 +219,7 @@ static void bring_in(sim_disk *disk, store_omap **rows_p)
     disk->rows = *rows_p;
     disk->there = true;
     *rows_p = NULL;
+    sum_up(disk);
 }
 
 /* What stands where decides, as with directories; at most disk->switch_steps are taken. */
@@ -266,6 +267,7 @@ mesh_err store_kv_switch(const char *path, char *why, size_t why_size)
         map_destroy(&disk->old);
         disk->old = disk->rows;
         disk->rows = store_omap_new(disk->rand.state);
+        disk->digest = 0;
         mesh_buf_clear(&disk->flipped);
         disk->there = false;
     }

@@ -22,7 +22,8 @@ static void dialer_try(sim *s, void *arg, uint64_t tag);
 static bool dials(const sim_node *a, const sim_node *b)
 {
     return (a->role == MESH_EDGE && b->role == MESH_ROUTER) || (a->role == MESH_ROUTER && b->role == MESH_STORE) ||
-           (a->role == MESH_STORE && b->role == MESH_STORE && a->shard == b->shard && a->self < b->self);
+           (a->role == MESH_STORE && b->role == MESH_STORE && a->shard == b->shard && a->self < b->self) ||
+           (a->role == MESH_OPERATOR && b->role == MESH_STORE);
 }
 
 void sim_net_init(sim *s)
@@ -33,6 +34,7 @@ void sim_net_init(sim *s)
             if (dials(&s->nodes[i], &s->nodes[j])) {
                 sim_link *l = &s->links[s->n_links++];
                 l->s = s;
+                l->times = 1;
                 l->end[0] = &s->nodes[i];
                 l->end[1] = &s->nodes[j];
                 sim_pipe_init(&l->pipe[0]);
@@ -197,7 +199,8 @@ void sim_net_send(sim_node *from, mesh_peer to, mesh_buf *frame)
             sim_trace(s, "%s: frame for %s dropped, not up", from->name, l->end[!d]->name);
             break;
         }
-        sim_item *item = sim_pipe_put(s, &l->pipe[d], DATA, sim_latency(s), deliver, l, (uint64_t)d);
+        sim_us latency = sim_latency(s) * (sim_us)l->times;
+        sim_item *item = sim_pipe_put(s, &l->pipe[d], DATA, latency, deliver, l, (uint64_t)d);
         item->span = l->side[d].span;
         item->bytes = *frame;
         *frame = (mesh_buf){ 0 };
@@ -279,10 +282,24 @@ void sim_heal(sim *s, const char *a, const char *b)
 void sim_heal_all(sim *s)
 {
     for (size_t i = 0; i < s->n_links; i++) {
+        s->links[i].times = 1;
         if (s->links[i].cut[0] || s->links[i].cut[1]) {
             sim_heal(s, s->links[i].end[0]->name, s->links[i].end[1]->name);
         }
     }
+}
+
+void sim_link_slow(sim *s, const char *a, const char *b, unsigned times)
+{
+    for (size_t i = 0; i < s->n_links; i++) {
+        sim_link *l = &s->links[i];
+        for (int e = 0; e < 2; e++) {
+            if (strcmp(l->end[e]->name, a) == 0 && strcmp(l->end[!e]->name, b) == 0) {
+                l->times = times;
+            }
+        }
+    }
+    sim_trace(s, "%s and %s are %u times as far", a, b, times);
 }
 
 bool sim_linked(sim *s, const char *a, const char *b)

@@ -96,7 +96,10 @@ static void take_message(sim_node *n, mesh_peer from, const Mesh__Msg *msg, mesh
     if (n->s->n_losses && is_lost(n, from, msg)) {
         return;
     }
-    if (n->edge) {
+    sim_judge_message(n, from, msg);
+    if (n->role == MESH_OPERATOR) {
+        sim_operator_message(n, from, msg);
+    } else if (n->edge) {
         edge_core_message(n->edge, from, msg, packed, now, n->out);
     } else if (n->router) {
         router_core_message(n->router, from, msg, packed, now, n->out);
@@ -120,7 +123,9 @@ static void take_frame(sim_node *n, mesh_peer from, mesh_slice frame)
             if (sim_tracing(s)) {
                 trace_message(n, from, msg);
             }
-            take_message(n, from, msg, packed);
+            for (unsigned times = sim_noise_times(n, from, msg, packed); times > 0; times--) {
+                take_message(n, from, msg, packed);
+            }
         }
     }
     if (err != MESH_AGAIN) {
@@ -145,6 +150,7 @@ static void peer_down(sim_node *n, mesh_peer peer)
 {
     mesh_time now = sim_time(n->s);
     n->peer_boot[peer] = 0;
+    sim_noise_down(n, peer);
     if (n->edge) {
         edge_core_down(n->edge, peer, now, n->out);
     } else if (n->router) {
@@ -442,7 +448,7 @@ void sim_node_boot(sim_node *n)
     } else if (n->role == MESH_ROUTER) {
         router_core_conf conf = { .conf = s->mesh, .self = n->self, .boot = n->boot };
         n->router = router_core_new(&conf, now);
-    } else {
+    } else if (n->role == MESH_STORE) {
         boot_store(n);
     }
     sim_net_started(n);

@@ -6,7 +6,10 @@
  *
  * The network keeps what mesh/link.h promises and nothing more: per directed pair first in, first out; a cut holds
  * frames back and they go on when it heals in time; silence for LINK_DEAD_MS is `down`, and what was queued then is
- * lost.
+ * lost. On top of that single messages may be lost, doubled and late (sim_noise_set), of the kinds that can bear it.
+ *
+ * Two judges watch all the time: what each replica applied (judge.c) and who leads (judge.c). What breaks a promise
+ * there is complained of at once.
  *
  *   sim *s = sim_new((sim_conf){.edges = 2, .routers = 1, .seed = 7});
  *   sim_client *ann = sim_client_new(s, "ann", "phone");
@@ -39,10 +42,11 @@ typedef struct sim_conf {
     unsigned log_trail_kib;    /* 0 = the default */
     unsigned copy_mib_s, log_hold_mib; /* 0 = the default */
     uint64_t seed;
-    bool trace;      /* keep the readable trace (it costs; the hash is always there) */
-    bool echo;       /* and print it as it comes */
-    bool warm_later; /* do not wait for the ring in sim_new */
-    bool no_readers; /* no device of the checker's that keeps inboxes from being trimmed: sim_check cannot be used */
+    bool trace;        /* keep the readable trace (it costs; the hash is always there) */
+    bool echo;         /* and print it as it comes */
+    bool warm_later;   /* do not wait for the ring in sim_new */
+    bool no_readers;   /* no device of the checker's that keeps inboxes from being trimmed: sim_check cannot be used */
+    bool has_operator; /* a node "operator1" with links to the stores: sim_remove_store, sim_transfer_leader */
 } sim_conf;
 
 /* ---- the mesh ---- */
@@ -85,6 +89,19 @@ void sim_lose_none(sim *s);
 /* The wall clock of every node and client jumps by so much, forward or back; time itself goes on. */
 void sim_clock_jump(sim *s, mesh_ms by);
 void sim_net_slow(sim *s, unsigned times); /* latencies are so many times longer; 1 = normal */
+/* Between these two frames take so many times longer, both ways. 1 = normal. */
+void sim_link_slow(sim *s, const char *a, const char *b, unsigned times);
+/* Of 10,000 messages so many are lost, come twice, or late by up to late_ms, so that others overtake them: where the
+ * kind of message can bear that (noise.c says which, and why not the others). All zero: none. */
+typedef struct sim_noise {
+    unsigned lost, twice, late;
+    mesh_ms late_ms;
+} sim_noise;
+typedef struct sim_noise_counts {
+    uint64_t lost, twice, late;
+} sim_noise_counts;
+void sim_noise_set(sim *s, sim_noise noise);
+sim_noise_counts sim_noise_counted(const sim *s); /* since sim_new */
 /* Disks: of one store, or of all when store is NULL. */
 void sim_disk_slow_at(sim *s, const char *store, unsigned times); /* each sync takes so many times longer; 1 = normal */
 void sim_disk_fill_at(sim *s, const char *store); /* the next write fails with MESH_NO_SPACE, and opening too ... */
@@ -127,6 +144,15 @@ unsigned sim_slot(sim *s, const char *qid);
 /* As an operator would: tell the leader of the shard that has the slot to give it to another one. False: nobody leads
  * there. Whether it is done, sim_moving and the ring say. */
 bool sim_move_slot(sim *s, unsigned slot, uint32_t shard);
+/* As `parley cluster` does, by messages of the operator's: an order to whoever leads, again every 200 ms until it is
+ * so. One at a time for a shard. False: another one is under way there, or a disk of the shard is not sound, or not all
+ * of its stores vote: then a store less could be one too many. */
+bool sim_transfer_leader(sim *s, uint32_t shard, const char *to); /* "": whoever is furthest; given up after 5 s */
+/* Out of its group, for so long, then in again; when that cannot be done in 10 s it is in again at once. wipe: its
+ * disk is another one when it comes back. */
+bool sim_remove_store(sim *s, const char *store, mesh_ms stay_out, bool wipe);
+bool sim_operated(sim *s, uint32_t shard); /* such an order is under way */
+bool sim_whole(sim *s, uint32_t shard);    /* it has a leader for which each of its stores votes, and nobody else */
 bool sim_moving(sim *s); /* a slot is on its way, as far as leaders know, or a shard has no leader that could */
 const char *sim_owner(sim *s, const char *qid); /* router that owns this id by the newest ring of any edge, or NULL */
 

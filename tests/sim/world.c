@@ -338,7 +338,7 @@ static void add_node(sim *s, mesh_role role, unsigned n, uint32_t shard)
 {
     mesh_node_conf node = { .role = role, .shard = shard };
     snprintf(node.name, sizeof node.name, "%s%u", mesh_role_name(role), n);
-    if (role != MESH_EDGE) {
+    if (role != MESH_EDGE && role != MESH_OPERATOR) {
         snprintf(node.endpoint, sizeof node.endpoint, "inproc://%s", node.name);
     }
     mesh_err err = mesh_conf_add_node(s->mesh, &node);
@@ -368,6 +368,9 @@ static mesh_conf *make_conf(sim *s)
     }
     for (unsigned i = 0; i < sim_stores(s); i++) {
         add_node(s, MESH_STORE, i + 1, i / s->conf.replicas);
+    }
+    if (s->conf.has_operator) {
+        add_node(s, MESH_OPERATOR, 1, 0);
     }
     if (s->conf.log_trail_kib) {
         char kib[16];
@@ -408,6 +411,7 @@ static void make_disk(sim_node *n, uint32_t shard)
     n->disk_times = 1;
     snprintf(n->disk_path, sizeof n->disk_path, "sim-disk-%u", ++disks);
     n->disk = sim_disk_new(n->disk_path, mesh_rand_next(&n->s->rand));
+    sim_judge_disk(n);
 }
 
 void sim_disk_wipe_at(sim *s, const char *store)
@@ -436,6 +440,7 @@ sim *sim_new(sim_conf conf)
     const mesh_conf *mesh = make_conf(s);
     s->n_nodes = mesh_conf_nodes(mesh);
     s->nodes = mesh_alloc(s->n_nodes * sizeof *s->nodes);
+    sim_judge_init(s);
     for (mesh_peer i = 0; i < s->n_nodes; i++) {
         const mesh_node_conf *node = mesh_conf_node(mesh, i);
         s->nodes[i] = (sim_node){ .s = s, .self = i, .role = node->role, .name = node->name };
@@ -446,6 +451,9 @@ sim *sim_new(sim_conf conf)
         }
     }
     sim_net_init(s);
+    if (conf.has_operator) {
+        sim_operator_init(s);
+    }
     for (size_t i = 0; i < s->n_nodes; i++) {
         sim_node_boot(&s->nodes[i]);
     }
@@ -471,6 +479,9 @@ void sim_destroy(sim **s_p)
     sim_clients_fini(s);
     sim_sockets_fini(s);
     sim_net_fini(s);
+    sim_noise_fini(s);
+    sim_operator_fini(s);
+    sim_judge_fini(s);
     free(s->nodes);
     free(s->heap);
     mesh_conf_destroy(&s->mesh);
