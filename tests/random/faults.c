@@ -148,7 +148,10 @@ static bool heal(plan *p)
 
 void plan_noise(plan *p)
 {
-    sim_noise noise = { .lost = plan_pick(p, 150), .twice = plan_pick(p, 200), .late = plan_pick(p, 400) };
+    unsigned times = plan_pick(p, 8) ? 1 : 5;
+    sim_noise noise = { .lost = times * plan_pick(p, 150),
+                        .twice = times * plan_pick(p, 200),
+                        .late = times * plan_pick(p, 400) };
     noise.late_ms = 1 + plan_pick(p, plan_pick(p, 2) ? 100 : 4000);
     sim_noise_set(p->s, plan_pick(p, 3) ? noise : (sim_noise){ 0 });
 }

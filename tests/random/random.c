@@ -15,8 +15,8 @@
  *   clock            clock-jump: the wall clocks of all, by up to 10 minutes, back or forth
  *   network          cut, one-way, heal: between two nodes that have a link; slow-link: 2 to 150 times as far; in a
  *                    third of the runs everything is up to 30 times as far
- *   messages         noise: of 10,000 up to 150 are lost, 200 come twice, 400 late by up to 30 ms, 100 ms or 4 s: of
- *                    the kinds that bear it (tests/sim/noise.c). Set at the start, none in a third of the runs
+ *   messages         noise: of 10,000 up to 150 are lost, 200 come twice, 400 late by up to 30 ms, 100 ms or 4 s, in
+ *                    one of 8 runs 5 times as many: of the kinds that bear it (tests/sim/noise.c). None in a third
  *   disk             slow-disk: a sync takes 2 to 41 times as long; stuck-disk: none ends; failed-write: the next one
  *                    is an error, and the process ends; disk-full, low-space; mended-disk ends these
  *   rot              flip-at-open, flip-in-use: a bit; copy-disk and old-disk: an old copy comes back. Only in shards
