@@ -26,7 +26,7 @@ typedef struct rule {
         MESH_##from, MESH_##to, MESH__MSG__BODY_##kind, bears                                                          \
     }
 
-/* What keeps the order it was sent in, and why:
+/* What bears less than all, and why:
  *
  *   send, chat_create, chat_edit, profile   one person's own requests take effect in the order they were made in. Nor
  *                                           do they come again later: the first copy may have been refused, and the
@@ -38,7 +38,8 @@ typedef struct rule {
  *              that the edge takes for attached. Lost ones are asked again
  *   replica    says how long a log is, and is compared with what was confirmed (store/group.h): no Raft message that
  *              was sent later may be there first
- *   ring       to an edge: said once, when it changes or the link comes up. Old ones are known by their epoch
+ *   ring       from a router: said once, when it changes or the link comes up, so it may not be lost. Old ones are
+ *              known by their epoch
  *
  * Hellos and pings are the link's own and not here at all. */
 static const rule rules[] = {
@@ -50,7 +51,7 @@ static const rule rules[] = {
     RULE(STORE, STORE, FAULT, ALL),
 
     RULE(ROUTER, STORE, LEASE, ALL),
-    RULE(ROUTER, STORE, RING, ALL),
+    RULE(ROUTER, STORE, RING, TWICE | AGAIN | LATE),
     RULE(ROUTER, STORE, SEND, LOST | TWICE),
     RULE(ROUTER, STORE, CHAT_CREATE, LOST | TWICE),
     RULE(ROUTER, STORE, CHAT_EDIT, LOST | TWICE),
