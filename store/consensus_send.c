@@ -99,6 +99,14 @@ static void send_vote(store_consensus *cons, const struct raft_message *m, Mesh_
     send_one(cons, m, msg);
 }
 
+/* The core answers a pre-vote in the term that was asked for. A refusal must name a later one if there is one: the
+ * asker may be the only one that can be elected, and nobody else tells it. */
+static uint64_t voted_term(const store_consensus *cons, const struct raft_request_vote_result *v)
+{
+    uint64_t term = raft_current_term(&cons->raft);
+    return v->pre_vote && !v->vote_granted && v->term < term ? term : v->term;
+}
+
 static void send_message(store_consensus *cons, const struct raft_message *m)
 {
     Mesh__Raft msg = MESH__RAFT__INIT;
@@ -118,7 +126,7 @@ static void send_message(store_consensus *cons, const struct raft_message *m)
         return;
     case RAFT_REQUEST_VOTE_RESULT:
         msg.kind = MESH__RAFT_KIND__RAFT_VOTED;
-        msg.term = m->request_vote_result.term;
+        msg.term = voted_term(cons, &m->request_vote_result);
         msg.granted = m->request_vote_result.vote_granted;
         msg.pre_vote = m->request_vote_result.pre_vote;
         break;

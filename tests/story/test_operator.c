@@ -70,6 +70,35 @@ static void leadership_is_handed_over(void **state)
     sim_destroy(&s);
 }
 
+/* Its links stay up while it is closed for want of space, so nobody has news for it. Whoever leads brings stores in. */
+static void a_leader_that_was_closed_brings_stores_in(void **state)
+{
+    (void)state;
+    sim *s = three();
+    assert_true(sim_transfer_leader(s, 0, "store3"));
+    assert_true(SIM_WAIT(s, 5000, sim_leader(s, 0) && strcmp(sim_leader(s, 0), "store3") == 0));
+    assert_true(SIM_WAIT(s, 6000, !sim_operated(s, 0)));
+    sim_disk_fill_at(s, "store1");
+    sim_client *ann = sim_client_new(s, "ann", "phone");
+    sim_hello(ann, "edge1");
+    go_on(s, ann, "store1 cannot write this");
+    assert_true(SIM_WAIT(s, 5000, !sim_store_at(s, "store1")));
+    sim_disk_free_at(s, "store1");
+    assert_true(SIM_WAIT(s, 5000, sim_store_at(s, "store1")));
+    assert_true(SIM_WAIT(s, 5000, sim_whole(s, 0)));
+    assert_true(sim_transfer_leader(s, 0, "store1"));
+    assert_true(SIM_WAIT(s, 5000, sim_leader(s, 0) && strcmp(sim_leader(s, 0), "store1") == 0));
+    assert_true(SIM_WAIT(s, 6000, !sim_operated(s, 0)));
+    assert_true(sim_remove_store(s, "store2", 500, false));
+    assert_true(SIM_WAIT(s, 2000, !sim_whole(s, 0)));
+    assert_true(SIM_WAIT(s, 10000, !sim_operated(s, 0)));
+    assert_string_equal(sim_leader(s, 0), "store1");
+    sim_settle(s);
+    sim_check(s);
+    assert_string_equal(sim_complaints(s), "");
+    sim_destroy(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -77,6 +106,7 @@ int main(void)
         cmocka_unit_test(a_store_goes_and_comes_back_empty),
         cmocka_unit_test(the_leader_goes),
         cmocka_unit_test(leadership_is_handed_over),
+        cmocka_unit_test(a_leader_that_was_closed_brings_stores_in),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

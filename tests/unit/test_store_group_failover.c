@@ -254,6 +254,44 @@ static void a_failed_copy_is_wanted_again(void **state)
     group_destroy(g);
 }
 
+/* A replica may come to a later term than the others and have less than they (it was elected to by word of a leader
+ * that hands over, and nobody heard it). The core's answer to a pre-vote of an earlier term does not name the later
+ * one, so the one that could be elected would not hear of it. */
+static void the_one_with_less_is_of_a_later_term(void **state)
+{
+    (void)state;
+    group *g = group_new(3, 21);
+    (void)elect(g, 5000);
+    replica *old = leader(g), *less = not_leading(g), *more = NULL;
+    for (size_t i = 0; i < g->n; i++) {
+        more = &g->r[i] != old && &g->r[i] != less ? &g->r[i] : more;
+    }
+    run(g, 200);
+    replica_close(less);
+    put(g, 100);
+    put(g, 100);
+    run(g, 200);
+    replica_crash(old);
+    store_kv_batch *batch = store_kv_batch_new();
+    char why[256] = "";
+    consensus_hard hard;
+    char *cluster = NULL;
+    assert_int_equal(store_kv_open(less->path, NULL, &less->kv, why, sizeof why), MESH_OK);
+    assert_int_equal(consensus_hard_get(less->kv, &hard, &cluster, why, sizeof why), MESH_OK);
+    hard.term += 15;
+    hard.voted_for = less->id;
+    consensus_hard_put(batch, &hard, cluster);
+    assert_int_equal(store_kv_wait(less->kv, store_kv_write(less->kv, batch, true)), MESH_OK);
+    store_kv_batch_destroy(&batch);
+    store_kv_close(&less->kv);
+    free(cluster);
+    replica_open(less);
+    (void)elect(g, 5000);
+    assert_true(store_consensus_leader(more->cons));
+    heal(g);
+    group_destroy(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -265,6 +303,7 @@ int main(void)
         cmocka_unit_test(entries_travel_in_bounded_messages),
         cmocka_unit_test(a_laggard_beyond_the_trail_copies_the_state),
         cmocka_unit_test(a_failed_copy_is_wanted_again),
+        cmocka_unit_test(the_one_with_less_is_of_a_later_term),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
