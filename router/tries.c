@@ -1,10 +1,9 @@
 /* One try after the other to get a request to whoever leads its shard. Happy path: sent to the target at once,
- * answered. Otherwise it waits and is sent again, under the same corr and with the time that is left: the store refused
- * (NOT_LEADER: after the shard's pause; UNAVAILABLE: after the time it named), its link went down, another store says
- * that it leads, or nothing was heard of it for ROUTER_TRY_MS. All requests are idempotent at the store, so a try that
- * was done after all and one that came later are told apart there, and the first answer of either is true. The one
- * exception is an attach, which may raise its device's generation each time: only the answer to its last try says which
- * one the store holds, so each try has a corr of its own. Nobody but the deadline gives a request up.
+ * answered. Otherwise it waits and is sent again, with the time that is left: the store refused (NOT_LEADER: after the
+ * shard's pause; UNAVAILABLE: after the time it named), its link went down, another store says that it leads, or
+ * nothing was heard of it for ROUTER_TRY_MS. All requests are idempotent at the store, so what two tries of one do is
+ * done once. Only the answer to the last try counts, so each has a corr of its own: an earlier one may have been denied
+ * what a later one may do. Nobody but the deadline gives a request up.
  *
  * Within one span of its link and one term a store that has not refused a request is not sent it twice: links lose
  * nothing then, and a store that is slow would only become slower. One that says that it leads in a later term has lost
@@ -29,9 +28,7 @@ static void send_now(router_core *core, router_request *req, mesh_peer store, me
     mesh_ms left = req->deadline - now.mono;
     if (req->to != MESH_NO_PEER) {
         mesh_stats_add(core->stats, ROUTER_STAT_RESENT, 1);
-        if (req->kind == ROUTER_ATTACH) {
-            name_anew(core, req);
-        }
+        name_anew(core, req);
         if (req->trace != 0) {
             mesh_log(MESH_DEBUG, "resent", "trace=%016" PRIx64 " to=%s left_ms=%" PRId64, req->trace,
                      mesh_conf_node(core->conf, store)->name, left);
