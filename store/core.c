@@ -245,6 +245,9 @@ void store_core_up(store_core *core, mesh_peer peer, uint64_t boot, mesh_time no
     }
     core->up[peer] = boot != 0 ? boot : 1;
     store_group_up(core->group, peer);
+    if (core->fetch != NULL && store_transfer_is_replica(core->conf, core->self, peer)) {
+        store_fetch_offer(core->fetch, peer);
+    }
     if (mesh_conf_node(core->conf, peer)->role != MESH_ROUTER || !core->ready) {
         return;
     }

@@ -165,6 +165,18 @@ static void next_peer(store_fetch *fetch, mesh_time now, mesh_out *out)
     }
 }
 
+void store_fetch_offer(store_fetch *fetch, mesh_peer peer)
+{
+    for (size_t i = 0; i < fetch->n; i++) {
+        if (fetch->peers[i] == peer) {
+            return;
+        }
+    }
+    if (fetch->n < STORE_FETCH_PEERS) {
+        fetch->peers[fetch->n++] = peer;
+    }
+}
+
 static void send_ask(store_fetch *fetch, mesh_time now, mesh_out *out)
 {
     const mesh_conf *conf = fetch->conf.conf;

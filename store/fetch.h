@@ -42,6 +42,8 @@ typedef struct store_fetch_counts {
  * gone on with. Never fails: see store_fetch_state. */
 store_fetch *store_fetch_new(const store_fetch_conf *conf, const mesh_peer *peers, size_t n, uint64_t wanted,
                              mesh_time now);
+/* This one came up, and may be asked too. One that is known changes nothing. */
+void store_fetch_offer(store_fetch *fetch, mesh_peer peer);
 /* What has come so far stays for another store_fetch_new: if there will be none, store_kv_incoming_discard it. */
 void store_fetch_destroy(store_fetch **fetch_p);
 

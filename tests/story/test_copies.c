@@ -120,6 +120,33 @@ static unsigned long long sum(sim *s, const char *but, const char *name)
     return all;
 }
 
+/* The receiver knows of one that gives, and that one loses its disk. Without the copy there is no majority. */
+STORY(one_that_comes_up_later_gives_too)
+{
+    (void)state;
+    char behind[32], leader[32], other[32];
+    sim_client *ann;
+    sim *s = one_is_behind((sim_conf){ .seed = 2100 }, behind, &ann);
+    leader_of(s, leader);
+    for (unsigned i = 0; i < 2; i++) {
+        char name[32];
+        follower_of(s, i, name);
+        if (strcmp(name, behind) != 0) {
+            snprintf(other, sizeof other, "%s", name);
+        }
+    }
+    sim_cut(s, other, behind);
+    sim_start(s, behind);
+    write_until_copied(s, ann, behind, 200000);
+    sim_kill(s, leader);
+    sim_disk_wipe_at(s, leader);
+    sim_start(s, leader);
+    sim_heal(s, other, behind);
+    WITHIN(s, 30000, sim_leader(s, 0) && is_level(s, behind));
+    story_acked(s, sim_send(ann, "bob", "after all"), 10000);
+    story_end(&s);
+}
+
 STORY(one_copy_is_enough_under_load)
 {
     (void)state;
@@ -305,6 +332,7 @@ int main(void)
         cmocka_unit_test(a_new_replica_needs_one_copy),         cmocka_unit_test(one_long_copy_is_enough),
         cmocka_unit_test(the_leader_dies_while_a_copy_is_made), cmocka_unit_test(the_receiver_is_started_again),
         cmocka_unit_test(too_little_space_for_the_log),         cmocka_unit_test(too_much_log),
+        cmocka_unit_test(one_that_comes_up_later_gives_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
