@@ -24,7 +24,8 @@ struct store_mover {
     bool logging;  /* a message of ours is in the log and not applied */
     bool owed;     /* there may be rows of moved slots that the outbox has to take */
     /* of slots that came: */
-    mesh_ms map_due; /* when to look whether the map has them; MESH_NEVER: it was not looked yet */
+    mesh_ms map_due;    /* when to look whether the map has them; MESH_NEVER: it was not looked yet */
+    uint64_t map_epoch; /* of the map that was looked at */
     mesh_slot map_at;
     mesh_peer map_via;
 };
@@ -105,6 +106,8 @@ static mesh_slot find_owed(store_mover *mover)
     return found;
 }
 
+/* The map says that it is not this shard's. That alone proves nothing: the map of a salvaged shard 0 may be an old one,
+ * and the rows may be nowhere else. They go only when the new shard has said that it has all of them. */
 static bool map_has_it(const store_mover *mover)
 {
     return mesh_ring_shard(mover->fsm->ring, mover->slot) != mover->fsm->shard;
@@ -116,7 +119,7 @@ bool store_mover_wants(store_mover *mover, mesh_arena *arena, Mesh__Msg *msg)
         return false;
     }
     mesh__msg__init(msg);
-    if (mover->slot < MESH_SLOTS && map_has_it(mover)) {
+    if (mover->slot < MESH_SLOTS && mover->whole && map_has_it(mover)) {
         msg->body_case = MESH__MSG__BODY_SLOT_GONE;
         msg->slot_gone = mesh_arena_alloc(arena, sizeof *msg->slot_gone);
         mesh__slot_gone__init(msg->slot_gone);
@@ -235,9 +238,11 @@ static void repeat_maps(store_mover *mover, const uint64_t *up, mesh_out *out)
 static mesh_ms turn_maps(store_mover *mover, const uint64_t *up, mesh_time now, mesh_out *out)
 {
     bool first = mover->map_due == MESH_NEVER; /* a map that is right may be on its way */
-    if (first || now.mono >= mover->map_due) {
+    uint64_t epoch = mesh_ring_epoch(mover->fsm->ring);
+    if (first || now.mono >= mover->map_due || epoch != mover->map_epoch) {
+        mover->map_epoch = epoch;
         mover->map_due = now.mono + STORE_MOVER_MAP_MS;
-        if (!first && mesh_ring_epoch(mover->fsm->ring) > 0) {
+        if (!first && epoch > 0) {
             repeat_maps(mover, up, out);
         }
     }
@@ -246,7 +251,7 @@ static mesh_ms turn_maps(store_mover *mover, const uint64_t *up, mesh_time now, 
 
 static mesh_ms turn_leaving(store_mover *mover, const uint64_t *up, mesh_time now, mesh_out *out)
 {
-    if (mover->slot == MESH_SLOTS || map_has_it(mover)) {
+    if (mover->slot == MESH_SLOTS || (mover->whole && map_has_it(mover))) {
         return MESH_NEVER;
     }
     if (now.mono < mover->due) {

@@ -334,8 +334,9 @@ static bool load(store_outbox *ob, mesh_time now, mesh_out *out)
 
 /* ---- the turn ---- */
 
-static void count(const store_outbox *ob, mesh_time now)
+static void count(store_outbox *ob, mesh_time now)
 {
+    ob->most_aside = ob->n_aside > 0 ? store_outbox_most_aside(ob) : 0;
     uint64_t wall = now.wall > 0 ? (uint64_t)now.wall : 0;
     uint64_t oldest = ob->first != NULL ? ob->first->ts_ms : wall;
     uint64_t aside = ob->n_aside > 0 ? store_outbox_oldest_aside(ob) : wall;
@@ -349,7 +350,8 @@ static void count(const store_outbox *ob, mesh_time now)
 /* Rows are loaded many at a time, and those that come back take none of that room. */
 static bool may_load(const store_outbox *ob)
 {
-    return ob->waiting > 0 && ob->fsm->error == MESH_OK && ob->n_window - ob->n_again <= STORE_OUTBOX_WINDOW / 2;
+    return ob->waiting > 0 && ob->fsm->error == MESH_OK && ob->n_window - ob->n_again <= STORE_OUTBOX_WINDOW / 2 &&
+           ob->n_aside < STORE_OUTBOX_BACKLOG_MAX;
 }
 
 mesh_ms store_outbox_turn(store_outbox *ob, mesh_time now, mesh_out *out)
@@ -365,7 +367,9 @@ mesh_ms store_outbox_turn(store_outbox *ob, mesh_time now, mesh_out *out)
     store_outbox_send_due(ob, now, out);
     count(ob, now);
     mesh_ms next = more ? now.mono + 1 : ob->next_due;
-    return ob->next_look < next ? ob->next_look : next;
+    mesh_ms full = now.mono + STORE_OUTBOX_SICK_FULL_MS;
+    mesh_ms look = !store_outbox_has_room(ob) && full < ob->next_look ? full : ob->next_look;
+    return look < next ? look : next;
 }
 
 size_t store_outbox_take_done(store_outbox *ob, uint64_t *indexes, size_t max)
@@ -386,7 +390,7 @@ size_t store_outbox_done(const store_outbox *ob)
 
 uint64_t store_outbox_items(const store_outbox *ob)
 {
-    return ob->backlog;
+    return ob->backlog - (ob->n_aside > ob->most_aside ? ob->n_aside - ob->most_aside : 0);
 }
 
 store_outbox *store_outbox_new(store_fsm *fsm)

@@ -9,8 +9,8 @@
  * A lane that is down holds up only itself: one that confirms nothing for STORE_OUTBOX_SICK_MS has no more than
  * STORE_OUTBOX_PROBES parcels in the window, its oldest, which are sent again, later and later. All others are put
  * aside (store/outbox_lane.c): an id in memory, read from its row again when the lane has confirmed something, oldest
- * first, more and more at a time. What is aside counts as owed, once for each lane, so STORE_OUTBOX_BACKLOG_MAX bounds
- * it too; its number and the age of the oldest are metrics.
+ * first, more and more at a time. While STORE_OUTBOX_BACKLOG_MAX are aside no more rows are read. The number of those
+ * aside, once for each lane, and the age of the oldest are metrics.
  *
  * What goes wrong: no answer -> the parcel is sent again, after twice the time; the router died -> a ring change splits
  * anew what is owed to users who moved, in the window or aside; a gap -> an older item of the window that still owes
@@ -50,6 +50,7 @@ mesh_ms store_outbox_turn(store_outbox *ob, mesh_time now, mesh_out *out);
 /* Rows that are done since the last call: at most max log indexes. */
 size_t store_outbox_take_done(store_outbox *ob, uint64_t *indexes, size_t max);
 size_t store_outbox_done(const store_outbox *ob);
-uint64_t store_outbox_items(const store_outbox *ob); /* owed, in memory or not; what is aside once for each lane */
+/* Owed, in memory or not. Of what is aside only as many as the fullest lane has: most of it is the same items. */
+uint64_t store_outbox_items(const store_outbox *ob);
 
 #endif

@@ -122,6 +122,15 @@ uint64_t store_outbox_oldest_aside(const store_outbox *ob)
     return oldest;
 }
 
+size_t store_outbox_most_aside(const store_outbox *ob)
+{
+    size_t most = ob->strays.n_aside;
+    for (size_t i = 0; i < ob->n_lanes; i++) {
+        most = ob->lanes[i].n_aside > most ? ob->lanes[i].n_aside : most;
+    }
+    return most;
+}
+
 /* ---- parcels in the window ---- */
 
 /* What is aside goes first, and a sick lane has no more than its probes. */

@@ -155,9 +155,14 @@ static int compare_recipient(const void *user, const void *recipient)
     return strcmp(user, ((const Mesh__Recipient *)recipient)->user);
 }
 
+static Mesh__Recipient *recipient(const store_parcel *p, const char *user)
+{
+    return bsearch(user, p->users, p->n, sizeof *p->users, compare_recipient);
+}
+
 static bool parcel_has(const store_parcel *p, const char *user)
 {
-    return bsearch(user, p->users, p->n, sizeof *p->users, compare_recipient) != NULL;
+    return recipient(p, user) != NULL;
 }
 
 /* Does an older item of the chat still owe this user? Then it closes the gap by itself when its turn comes. */
@@ -175,6 +180,7 @@ static bool owed_before(const item *it, const char *user)
 
 typedef struct lagging {
     const store_member *member;
+    uint64_t have; /* the last seq in this user's inbox, once what was sent here has come */
     uint64_t next; /* seq this user needs next; UINT64_MAX: none */
 } lagging;
 
@@ -193,30 +199,35 @@ static size_t find_lagging(const item *it, const store_parcel *p, const store_ch
         const Mesh__Gap *gap = delivered->gaps[g];
         const store_member *member = parcel_has(p, gap->user) ? store_chat_member(chat, gap->user) : NULL;
         if (member != NULL && !owed_before(it, gap->user)) {
-            who[n++] = (lagging){ member, next_of(member, gap->expected) };
+            who[n++] = (lagging){ member, gap->expected, next_of(member, gap->expected) };
         }
     }
     return n;
 }
 
-/* One entry to all of them who need it next. */
+/* One entry to all of them who need it next. One that is not there (store_fsm_absent) is passed over: what follows it
+ * then names what came before it. */
 static size_t fill_one(store_outbox *ob, const item *it, mesh_peer to, uint64_t seq, lagging *who, size_t n,
                        mesh_out *out)
 {
     Mesh__Recipient *users = mesh_arena_alloc(ob->arena, n * sizeof *users);
     Mesh__Deliver deliver = MESH__DELIVER__INIT;
     deliver.users = mesh_arena_alloc(ob->arena, n * sizeof *deliver.users);
+    deliver.entry = store_outbox_entry(ob, it->chat, seq);
     for (size_t i = 0; i < n; i++) {
-        if (who[i].next == seq) {
+        if (who[i].next != seq) {
+            continue;
+        }
+        who[i].next = next_of(who[i].member, seq);
+        if (deliver.entry != NULL) {
             Mesh__Recipient *user = &users[deliver.n_users];
             mesh__recipient__init(user);
             user->user = mesh_arena_strdup(ob->arena, who[i].member->user);
-            user->prev = store_member_prev(who[i].member, seq);
+            user->prev = who[i].have;
+            who[i].have = seq;
             deliver.users[deliver.n_users++] = user;
-            who[i].next = next_of(who[i].member, seq);
         }
     }
-    deliver.entry = store_outbox_entry(ob, it->chat, seq);
     if (deliver.entry == NULL) {
         return 0;
     }
@@ -228,7 +239,7 @@ static size_t fill_one(store_outbox *ob, const item *it, mesh_peer to, uint64_t 
 }
 
 /* What is missing before the item, oldest first, as far as it is sent at once. */
-static void fill_gaps(store_outbox *ob, const item *it, const store_parcel *p, const Mesh__Delivered *delivered,
+static void fill_gaps(store_outbox *ob, const item *it, store_parcel *p, const Mesh__Delivered *delivered,
                       mesh_out *out)
 {
     store_chat *chat;
@@ -252,6 +263,11 @@ static void fill_gaps(store_outbox *ob, const item *it, const store_parcel *p, c
             break;
         }
         bytes += fill_one(ob, it, p->peer, seq, who, n, out);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (who[i].next == it->seq) {
+            recipient(p, who[i].member->user)->prev = who[i].have;
+        }
     }
 }
 
@@ -287,18 +303,23 @@ static void parcel_done(store_outbox *ob, item *it, size_t i, mesh_time now)
     }
 }
 
-/* The next try comes soon while tries get further, else later and later. */
-static void retry_later(store_outbox *ob, store_parcel *p, const Mesh__Delivered *delivered, mesh_time now)
+/* Its users have more than at the last try. */
+static bool got_further(store_parcel *p, const Mesh__Delivered *delivered)
 {
     uint64_t least = UINT64_MAX;
     for (size_t g = 0; g < delivered->n_gaps; g++) {
         least = delivered->gaps[g]->expected < least ? delivered->gaps[g]->expected : least;
     }
     p->gap = delivered->n_gaps > 0;
-    if (p->gap && least > p->expected) {
-        p->expected = least;
-        p->retry = 0;
-    }
+    bool further = p->gap && least > p->expected;
+    p->expected = further ? least : p->expected;
+    return further;
+}
+
+/* The next try comes soon while tries get further, else later and later. */
+static void retry_later(store_outbox *ob, store_parcel *p, bool further, mesh_time now)
+{
+    p->retry = further ? 0 : p->retry;
     p->retry = p->retry == 0 ? RETRY_MS : twice(p->retry);
     p->backoff = STORE_RESEND_MS / 2; /* it answers: the next wait for an answer is a short one */
     due_at(ob, p, now.mono + p->retry);
@@ -317,15 +338,17 @@ void store_outbox_delivered(store_outbox *ob, mesh_peer from, const Mesh__Delive
     }
     store_parcel *p = it->parcels[i];
     store_outbox_land(ob, p);
-    if (delivered->n_gaps > 0 || !delivered->retry) {
-        store_outbox_progress(ob, p, delivered->n_gaps == 0, now);
+    bool done = delivered->n_gaps == 0 && !delivered->retry;
+    bool further = got_further(p, delivered);
+    if (done || further) {
+        store_outbox_progress(ob, p, done, now);
     }
-    if (delivered->n_gaps == 0 && !delivered->retry) {
+    if (done) {
         parcel_done(ob, it, i, now);
         return;
     }
     fill_gaps(ob, it, p, delivered, out);
-    retry_later(ob, p, delivered, now);
+    retry_later(ob, p, further, now);
     store_chats_evict(ob->fsm->chats);
 }
 

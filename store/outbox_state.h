@@ -67,7 +67,8 @@ struct store_outbox {
     store_outbox_router *routers; /* by peer */
     size_t n_lanes;
     store_outbox_lane *lanes, strays;
-    size_t n_aside;         /* in all lanes */
+    size_t n_aside;         /* in all lanes: what goes by several ways, several times */
+    size_t most_aside;      /* in one, at the last turn */
     size_t next_lane;       /* where bringing back goes on */
     mesh_ms next_look;      /* at lanes that may be sick */
     mesh_peer *slot_router; /* by slot, as the lanes know them */
@@ -134,6 +135,7 @@ void store_outbox_lanes_up(store_outbox *ob, mesh_peer router, mesh_time now);
 void store_outbox_lanes_start(store_outbox *ob);            /* the ring is as it is */
 void store_outbox_lanes_ring(store_outbox *ob);             /* it has changed */
 uint64_t store_outbox_oldest_aside(const store_outbox *ob); /* ts_ms; 0: nothing is aside */
+size_t store_outbox_most_aside(const store_outbox *ob);     /* in one lane */
 void store_outbox_lanes_fini(store_outbox *ob);
 
 #endif

@@ -23,9 +23,21 @@ static const struct {
 };
 #define FIGURES (sizeof figures / sizeof *figures)
 
+/* Of a list with commas; NULL: everything. A longer name is the group's whose name it begins with. */
+static bool is_wanted(const char *list, const char *figure)
+{
+    size_t size = strlen(figure);
+    bool wanted = list == NULL;
+    for (const char *at = list; !wanted && at != NULL; at = strchr(at, ',')) {
+        at += *at == ',' ? 1 : 0;
+        wanted = strncmp(at, figure, size) == 0;
+    }
+    return wanted;
+}
+
 static int usage(void)
 {
-    fprintf(stderr, "usage: bench [--build DIR] [--only NAME] [--seconds N] [--quick] [--pairs N] [--window N] "
+    fprintf(stderr, "usage: bench [--build DIR] [--only NAME,...] [--seconds N] [--quick] [--pairs N] [--window N] "
                     "[--out FILE]\nfigures:");
     for (size_t i = 0; i < FIGURES; i++) {
         fprintf(stderr, " %s", figures[i].name);
@@ -80,7 +92,7 @@ int main(int argc, char **argv)
     result_load(out);
     unsigned done = 0;
     for (size_t i = 0; i < FIGURES; i++) {
-        if (only == NULL || strncmp(only, figures[i].name, strlen(figures[i].name)) == 0) {
+        if (is_wanted(only, figures[i].name)) {
             char command[256];
             (void)snprintf(command, sizeof command, "make bench BENCH_ARGS=\"%s--only %s\"",
                            options.quick ? "--quick " : "", figures[i].name);

@@ -94,7 +94,7 @@ void figure_router_kill(const bench_options *options)
     const cluster_plan plan = { .edges = 2, .routers = 3, .shards = 1, .replicas = 1 };
     run r;
     begin(&r, options, &plan);
-    for (unsigned kills = options->quick ? 3 : 20, node = 0; r.n < kills; node = (node + 1) % r.c.n) {
+    for (unsigned kills = options->quick ? 3 : 50, node = 0; r.n < kills; node = (node + 1) % r.c.n) {
         if (strcmp(r.c.nodes[node].role, "router") != 0) {
             continue;
         }

@@ -216,10 +216,21 @@ static bool store_open(sim_node *n)
         quarantine(n, why);
         err = try_open(n, why, sizeof why);
     }
-    if (err && err != MESH_NO_SPACE) {
+    bool broke = err == MESH_IO && n->disk_broke;
+    if (err && err != MESH_NO_SPACE && !broke) {
         sim_complain(s, "%s does not open: %s, %s", n->name, mesh_err_name(err), why);
     }
     return !err;
+}
+
+/* A write or a read failed: the process ends. */
+static void die_of_disk(sim_node *n, const char *what)
+{
+    sim_trace(n->s, "%s: %s", n->name, what);
+    sim_node_die(n);
+    if (!n->disk_broken) { /* mended before it noticed: whoever starts nodes again has been here */
+        sim_node_boot(n);
+    }
 }
 
 /* The disk is full: this core is finished. Closed, and opened again when there is space, with the links kept. Any other
@@ -229,11 +240,7 @@ static void store_failed(sim_node *n)
     sim *s = n->s;
     mesh_err err = store_core_error(n->store);
     if (err == MESH_IO && n->disk_broke) {
-        sim_trace(s, "%s: a write failed", n->name);
-        sim_node_die(n);
-        if (!n->disk_broken) { /* mended before it noticed: whoever starts nodes again has been here */
-            sim_node_boot(n);
-        }
+        die_of_disk(n, "a write failed");
         return;
     }
     bool flipped = err == MESH_CORRUPT && s->conf.replicas > 1 && sim_disk_is_flipped(n->disk);
@@ -259,7 +266,11 @@ static void reopen(sim *s, void *arg, uint64_t boot)
         return;
     }
     if (!store_open(n)) {
-        sim_at(s, s->now + REOPEN_MS * 1000, reopen, n, boot);
+        if (n->disk_broke && !n->disk_full) {
+            die_of_disk(n, "it cannot be opened");
+        } else {
+            sim_at(s, s->now + REOPEN_MS * 1000, reopen, n, boot);
+        }
         return;
     }
     sim_trace(s, "%s: open again", n->name);

@@ -140,6 +140,42 @@ static void requests_about_it_change_nothing_else(void **state)
     rig_destroy(r);
 }
 
+static const rig_seen *last_deliver(const rig *r)
+{
+    const rig_seen *last = NULL;
+    for (size_t i = 0; i < r->n_seen; i++) {
+        last = r->seen[i].msg->body_case == MESH__MSG__BODY_DELIVER ? &r->seen[i] : last;
+    }
+    assert_non_null(last);
+    return last;
+}
+
+/* An inbox has 1 and was told to put 3 behind 2. As 2 is not there, 3 comes again, to be put behind 1. */
+static void three_follows_one(rig *r)
+{
+    const rig_seen *first = last_deliver(r);
+    const Mesh__Deliver *three = first->msg->deliver;
+    char *user = three->users[0]->user;
+    assert_int_equal(three->users[0]->prev, 2);
+    Mesh__Gap gap = MESH__GAP__INIT, *gaps[] = { &gap };
+    gap.user = user;
+    gap.expected = 1;
+    Mesh__Delivered delivered = MESH__DELIVERED__INIT;
+    delivered.item = three->item;
+    delivered.parcel = three->parcel;
+    delivered.n_gaps = 1;
+    delivered.gaps = gaps;
+    MESH_MSG(msg, DELIVERED, delivered, &delivered);
+    mesh_peer router = first->to;
+    rig_forget(r);
+    rig_give(r, router, &msg);
+    rig_sleep(r, 200);
+    const Mesh__Deliver *again = last_deliver(r)->msg->deliver;
+    assert_int_equal(again->entry->seq, 3);
+    assert_string_equal(again->users[0]->user, user);
+    assert_int_equal(again->users[0]->prev, 1);
+}
+
 /* What came with a slot is owed; one of it is not there. */
 static void the_rest_of_what_is_owed_is_sent(void **state)
 {
@@ -178,6 +214,7 @@ static void the_rest_of_what_is_owed_is_sent(void **state)
     }
     assert_true(three);
     assert_int_equal(absent(r), 1);
+    three_follows_one(r);
     mesh_buf_fini(&value);
     rig_destroy(r);
 }
