@@ -169,6 +169,8 @@ void edge_attach_done(edge_core *core, edge_session *s, const Mesh__Attached *at
     move(core, s, EDGE_ATTACH_DONE);
     s->attach_tries = 0;
     s->stuck_at = 0;
+    s->heard_at = now.mono;
+    edge_timer_place(core, s, now);
     s->generation = attached->generation;
     s->era = attached->era;
     s->head = attached->head;

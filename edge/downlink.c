@@ -1,13 +1,14 @@
 #include "edge/state.h"
 
 /* The session that from may feed: attached there and not ended. NULL: counted as a stray. */
-static edge_session *fed_by(edge_core *core, mesh_peer from, uint64_t id)
+static edge_session *fed_by(edge_core *core, mesh_peer from, uint64_t id, mesh_time now)
 {
     edge_session *s = edge_core_find(core, id);
     if (s == NULL || s->attach_state != EDGE_ATTACH_DONE || s->router != from) {
         mesh_stats_add(core->stats, EDGE_STAT_STRAYS, 1);
         return NULL;
     }
+    s->heard_at = now.mono;
     return s;
 }
 
@@ -36,7 +37,7 @@ void edge_downlink_live(edge_core *core, mesh_peer from, const Mesh__Live *live,
     edge_codec_push_open(&core->push, &message);
     for (size_t i = 0; i < live->n_targets; i++) {
         uint64_t inbox_seq = live->targets[i]->inbox_seq;
-        edge_session *s = fed_by(core, from, live->targets[i]->session);
+        edge_session *s = fed_by(core, from, live->targets[i]->session, now);
         if (s == NULL) {
             continue;
         }
@@ -57,9 +58,8 @@ void edge_downlink_live(edge_core *core, mesh_peer from, const Mesh__Live *live,
 
 void edge_downlink_heads(edge_core *core, mesh_peer from, const Mesh__SessionHeads *heads, mesh_time now)
 {
-    (void)now;
     for (size_t i = 0; i < heads->n_heads; i++) {
-        edge_session *s = fed_by(core, from, heads->heads[i]->session);
+        edge_session *s = fed_by(core, from, heads->heads[i]->session, now);
         if (s == NULL) {
             continue;
         }

@@ -90,6 +90,7 @@ struct edge_session {
     mesh_ms seen;        /* last sign of life */
     mesh_ms token_until; /* monotonic */
     mesh_ms attach_at;   /* WAIT: try again then */
+    mesh_ms heard_at;    /* DONE: its router last said something of this session */
     mesh_ms drain_at;    /* say reconnect then; MESH_NEVER: not draining */
     mesh_ms closed_at;   /* CLOSED since; DRAINING: close then */
     mesh_ms progress_at; /* the queue was empty, or some of it went out */

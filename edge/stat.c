@@ -25,6 +25,7 @@ static const mesh_stat_info infos[EDGE_STATS] = {
     C(EDGE_STAT_STRAYS, "strays_total", "Inbox entries for a session that is gone, attaching, starved or elsewhere."),
     C(EDGE_STAT_GAPS, "gaps_total", "Inbox entries that came too early: attached again."),
     C(EDGE_STAT_STUCK, "stuck_total", "Sessions whose last entry did not come: attached again."),
+    C(EDGE_STAT_UNHEARD, "unheard_total", "Sessions that their router named no more: attached again."),
     C(EDGE_STAT_STARVED, "starved_total", "Sessions whose queue was full."),
     C(EDGE_STAT_ATTACHES, "attaches_total", "Attach requests sent."),
     C(EDGE_STAT_ATTACH_RETRIES, "attach_retries_total", "Attach requests refused or without an answer in time."),

@@ -16,6 +16,7 @@
 #define EDGE_WHEEL 1024          /* buckets of a tick; what is further away is looked at again after a round */
 #define EDGE_ATTACH_MS 2000      /* an attach without an answer is sent again */
 #define EDGE_ATTACH_RETRY_MS 100 /* first pause after a refused attach, doubled up to EDGE_ATTACH_MS */
+#define EDGE_UNHEARD_MS 15000    /* three rounds of heads that do not name a session: its router does not have it */
 #define EDGE_ROUTER_WAIT_MS 500  /* look again for a router when there is none */
 #define EDGE_ANSWERS_MAX (EDGE_SENDQ_MAX + 1024u * 1024) /* bytes queued with answers; beyond: closed as slow */
 #define EDGE_LIMITED_MAX 1000 /* refused frames, less what edge.rate has forgiven since; beyond: closed as flood */
@@ -46,6 +47,7 @@ typedef enum edge_stat {
     EDGE_STAT_STRAYS,
     EDGE_STAT_GAPS,
     EDGE_STAT_STUCK,
+    EDGE_STAT_UNHEARD,
     EDGE_STAT_STARVED,
     EDGE_STAT_ATTACHES,
     EDGE_STAT_ATTACH_RETRIES,

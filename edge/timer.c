@@ -22,6 +22,8 @@ static mesh_ms due(const edge_core *core, const edge_session *s)
     at = earlier(at, s->drain_at);
     if (s->attach_state == EDGE_ATTACH_WAIT) {
         at = earlier(at, s->attach_at);
+    } else if (s->attach_state == EDGE_ATTACH_DONE) {
+        at = earlier(at, s->heard_at + EDGE_UNHEARD_MS);
     }
     if (edge_session_queued(s) > 0) {
         at = earlier(at, s->progress_at + 2 * core->heartbeat_ms);
@@ -76,6 +78,9 @@ static void look_open(edge_core *core, edge_session *s, mesh_time now)
     } else if (now.mono >= s->drain_at) {
         say_reconnect(core, s, now);
     } else if (s->attach_state == EDGE_ATTACH_WAIT && now.mono >= s->attach_at) {
+        edge_attach_want(core, s);
+    } else if (s->attach_state == EDGE_ATTACH_DONE && now.mono >= s->heard_at + EDGE_UNHEARD_MS) {
+        mesh_stats_add(core->stats, EDGE_STAT_UNHEARD, 1);
         edge_attach_want(core, s);
     }
 }

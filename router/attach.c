@@ -26,6 +26,11 @@ void router_attach_resync(router_core *core, router_session *s, mesh_out *out)
     part(core, s, FAULT_RESYNC, out);
 }
 
+void router_attach_moved(router_core *core, router_session *s, mesh_out *out)
+{
+    part(core, s, FAULT_NOT_OWNER, out);
+}
+
 /* A user has as many sessions as devices may be: one too many pushes out the one whose socket is the oldest. */
 static void make_room(router_core *core, const char *user_qid, mesh_out *out)
 {
@@ -55,7 +60,7 @@ static router_session *session_for(router_core *core, mesh_peer from, const Mesh
     }
     s->edge = from;
     s->state = ROUTER_ATTACHING;
-    s->pulling = false;
+    s->pulling = 0; /* that page goes on from elsewhere */
     return s;
 }
 

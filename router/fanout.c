@@ -290,7 +290,7 @@ void router_fanout_appended(router_core *core, router_request *req, const Mesh__
 
 void router_fanout_feed(router_core *core, router_session *s, mesh_time now, mesh_out *out)
 {
-    if (s->state != ROUTER_LIVE || s->pulling || s->next > s->head || !may_send(s, s->next)) {
+    if (s->state != ROUTER_LIVE || s->pulling != 0 || s->next > s->head || !may_send(s, s->next)) {
         return;
     }
     Mesh__InboxRead read = MESH__INBOX_READ__INIT;
@@ -303,7 +303,7 @@ void router_fanout_feed(router_core *core, router_session *s, mesh_time now, mes
     router_request *req = router_core_ask(core, ROUTER_PULL, s->user->qid, &msg, MESH_NO_PEER, now, out);
     if (req) {
         req->session = s->id;
-        s->pulling = true;
+        s->pulling = req->corr;
         mesh_stats_add(core->stats, ROUTER_STAT_PULLS, 1);
     } /* else the next append or the next round of heads tries again */
 }
@@ -312,10 +312,10 @@ void router_fanout_page(router_core *core, const router_request *req, const Mesh
                         mesh_out *out)
 {
     router_session *s = router_registry_find(core->registry, req->session);
-    if (!s) {
-        return;
+    if (!s || s->pulling != req->corr) {
+        return; /* gone, or attached anew since: it goes on from elsewhere, and reads for itself */
     }
-    s->pulling = false;
+    s->pulling = 0;
     if (answer->body_case != MESH__MSG__BODY_INBOX_PAGE) {
         return; /* the store is slow or down: the next round of heads tries again */
     }

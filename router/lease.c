@@ -28,6 +28,19 @@ static bool owns(const router_core *core, mesh_slot slot)
     return mesh_ring_router(core->ring, slot) == core->self;
 }
 
+/* The edges attach anew what moved, by the ring. One that heard of this ring only together with a later one, in which
+ * the slot is back here, does not see that it was away: so each session's edge is told, after the ring. */
+static void drop_moved(router_core *core, mesh_out *out)
+{
+    bool member = mesh_ring_boot(core->ring, core->self) == core->boot;
+    for (size_t i = router_registry_count(core->registry); i-- > 0;) {
+        router_session *s = router_registry_at(core->registry, i);
+        if (!member || !owns(core, s->user->slot)) {
+            router_attach_moved(core, s, out);
+        }
+    }
+}
+
 void router_lease_ring(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_time now, mesh_out *out)
 {
     if (msg->corr == LEASE_CORR) {
@@ -41,19 +54,12 @@ void router_lease_ring(router_core *core, mesh_peer from, const Mesh__Msg *msg, 
         return;
     }
     mesh_stats_set(core->stats, ROUTER_STAT_EPOCH, mesh_ring_epoch(core->ring));
-    /* the edges re-attach what moved: dropping it here is all there is to do */
-    bool member = mesh_ring_boot(core->ring, core->self) == core->boot;
-    for (size_t i = router_registry_count(core->registry); i-- > 0;) {
-        router_session *s = router_registry_at(core->registry, i);
-        if (!member || !owns(core, s->user->slot)) {
-            router_registry_release(core->registry, s);
-        }
-    }
     for (size_t i = 0; i < mesh_conf_nodes(core->conf); i++) {
         if (core->up[i]) {
             router_lease_push(core, (mesh_peer)i, out);
         }
     }
+    drop_moved(core, out);
     router_tries_ring(core, now, out);
 }
 

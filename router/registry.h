@@ -32,8 +32,8 @@ typedef struct router_session {
     uint64_t acked;    /* cumulative, by the device */
     uint64_t head;     /* highest inbox_seq known to exist */
     uint64_t ack_sent; /* highest told to the store */
+    uint64_t pulling;  /* corr of the page on its way, 0: none; an older one's answer is void */
     bool ack_flying;
-    bool pulling;
     char *name; /* display name, kept while syncing; NULL otherwise */
 } router_session;
 

@@ -120,6 +120,8 @@ void router_attach_ack(router_core *core, const Mesh__Msg *msg, mesh_time now, m
 void router_attach_ack_done(router_core *core, const router_request *req, const Mesh__Msg *answer, mesh_time now,
                             mesh_out *out);
 void router_attach_ack_next(router_core *core, router_session *s, mesh_time now, mesh_out *out);
+/* The session's user is another router's: its edge is told, should it not see so by the ring. */
+void router_attach_moved(router_core *core, router_session *s, mesh_out *out);
 /* The session cannot go on from where it is: its edge is told to attach anew, and the client starts from resync. */
 void router_attach_resync(router_core *core, router_session *s, mesh_out *out);
 

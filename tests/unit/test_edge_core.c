@@ -451,6 +451,8 @@ static void silence_closes(void **state)
     edge_session_id talker = login_at(w, EDGE_JSON, "talker", 10);
     for (int i = 0; i < 60; i++) {
         later(w, 990);
+        heads(w, ROUTER1, id, 10); /* its router being there is no sign of life */
+        heads(w, ROUTER1, talker, 10);
         if (i % 20 == 0) {
             edge_core_pong(w->core, talker, w->now);
         }

@@ -1,6 +1,8 @@
 /* What the edge core pushes down to a session, what is acked up, and the queue to the socket. */
 #include "edge_world.h"
 
+#include "edge/state.h"
+
 /* ---- entries ---- */
 
 static void lower_is_dropped_and_higher_attaches_again(void **state)
@@ -124,6 +126,34 @@ static void without_credit_nothing_is_stuck(void **state)
     heads(w, ROUTER1, id, 500);
     turn(w);
     only(w, ROUTER1, MESH__MSG__BODY_ATTACH);
+}
+
+/* The router that gave a session up may have said so in vain. */
+static void a_session_that_its_router_names_no_more_attaches_again(void **state)
+{
+    world *w = *state;
+    edge_session_id id = login(w);
+    for (uint64_t seq = 11; seq <= 13; seq++) { /* heads or an entry: it has it */
+        later(w, EDGE_UNHEARD_MS - 200);
+        heads(w, ROUTER1, id, seq - 1);
+        later(w, EDGE_UNHEARD_MS - 200);
+        live(w, ROUTER1, &id, 1, seq, "x");
+        edge_core_pong(w->core, id, w->now);
+        hears(w, id);
+    }
+    heads(w, ROUTER1, id + 1, 13);
+    later(w, EDGE_UNHEARD_MS - 200);
+    heads(w, ROUTER2, id, 13); /* not its router */
+    quiet(w);
+    later(w, 400);
+    Mesh__Msg *ask = only(w, ROUTER1, MESH__MSG__BODY_ATTACH);
+    assert_true(!ask->attach->fresh && ask->attach->after == 13);
+    assert_int_equal(stat(w, "parley_edge_unheard_total"), 1);
+    later(w, 2000); /* without an answer it asks on, as ever */
+    attached(w, ROUTER1, (attached_as){ .head = 13, .after = 13 });
+    later(w, EDGE_UNHEARD_MS - 200);
+    only(w, ROUTER1, MESH__MSG__BODY_INBOX_ACK); /* said again with each attach, and that is all */
+    assert_int_equal(stat(w, "parley_edge_unheard_total"), 1);
 }
 
 /* ---- acks ---- */
@@ -319,6 +349,7 @@ int main(void)
         WORLD(one_live_for_many),
         WORLD(a_lost_last_entry_shows_in_the_heads),
         WORLD(without_credit_nothing_is_stuck),
+        WORLD(a_session_that_its_router_names_no_more_attaches_again),
         WORLD(acks_are_cumulative_and_coalesced),
         WORLD(acks_while_attaching_are_not_lost),
         WORLD(a_full_queue_starves_and_comes_back),

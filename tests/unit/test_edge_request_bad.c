@@ -258,6 +258,7 @@ static mesh_ms flood(world *w, const char *device, unsigned times)
     mesh_ms start = w->now.mono;
     while (w->now.mono < start + 60000) {
         later(w, 10); /* 100 a second is one */
+        heads(w, ROUTER1, id, 10);
         for (unsigned i = 0; i < times; i++) {
             says(w, id, "{\"type\":\"state\"}");
         }
@@ -267,6 +268,8 @@ static mesh_ms flood(world *w, const char *device, unsigned times)
             return w->now.mono - start;
         }
     }
+    edge_core_closed(w->core, id, w->now, w->out);
+    only(w, ROUTER1, MESH__MSG__BODY_DETACH);
     return 0;
 }
 
