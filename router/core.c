@@ -78,6 +78,7 @@ router_core *router_core_new(const router_core_conf *conf, mesh_time now)
     core->arena = mesh_arena_new();
     core->up = mesh_alloc(mesh_conf_nodes(conf->conf) * sizeof *core->up);
     core->heard = mesh_alloc(mesh_conf_nodes(conf->conf) * sizeof *core->heard);
+    core->told = mesh_alloc(mesh_conf_nodes(conf->conf) * sizeof *core->told);
     core->next_lease = now.mono;
     core->lease_to = MESH_NO_PEER;
     core->lease_since = MESH_NEVER;
@@ -100,6 +101,7 @@ void router_core_destroy(router_core **core_p)
         free(core->shard_labels);
         free(core->targets);
         free(core->heard);
+        free(core->told);
         free(core->up);
         free(core);
         *core_p = NULL;
@@ -370,6 +372,7 @@ void router_core_message(router_core *core, mesh_peer from, const Mesh__Msg *msg
         break;
     case MESH_STORE:
         store_message(core, from, msg, packed, now, out);
+        router_lease_behind(core, from, msg->epoch, now, out);
         break;
     default:
         mesh_stats_add(core->stats, ROUTER_STAT_MALFORMED, 1);

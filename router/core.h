@@ -32,6 +32,7 @@
 #define ROUTER_USER_SESSIONS_MAX 20 /* of one user; one more replaces the longest attached */
 #define ROUTER_LIVE_TARGETS 1000    /* in one Live; more targets of an edge go in another */
 #define ROUTER_CREDIT 256           /* unacked entries per session */
+#define ROUTER_TOLD_MS 500          /* a store that acts on an earlier ring is told this one so often at most */
 #define ROUTER_HEADS_MS 5000        /* every live session's head is repeated this often */
 #define ROUTER_LEASE_RENEW_MS 500
 #define ROUTER_PULL_ROWS 128 /* entries per inbox_read */

@@ -23,6 +23,15 @@ void router_lease_push(router_core *core, mesh_peer peer, mesh_out *out)
     mesh_out_put(out, peer, &msg);
 }
 
+void router_lease_behind(router_core *core, mesh_peer store, uint64_t epoch, mesh_time now, mesh_out *out)
+{
+    if (epoch >= mesh_ring_epoch(core->ring) || now.mono < core->told[store] + ROUTER_TOLD_MS) {
+        return;
+    }
+    core->told[store] = now.mono;
+    router_lease_push(core, store, out);
+}
+
 static bool owns(const router_core *core, mesh_slot slot)
 {
     return mesh_ring_router(core->ring, slot) == core->self;

@@ -52,6 +52,7 @@ struct router_core {
     mesh_arena *arena; /* for what is built or decoded within one call */
     bool *up;          /* by peer */
     mesh_ms *heard;    /* by peer: when a store last answered as one that leads */
+    mesh_ms *told;     /* by peer: when a store that acted on an earlier ring was last told this one */
     bool leaving;
     router_share *held_bytes; /* deliveries waiting for their append's answer */
     mesh_ms next_lease;
@@ -109,6 +110,8 @@ void router_lease_up(router_core *core, mesh_peer store, mesh_time now, mesh_out
 void router_lease_moved(router_core *core, mesh_peer store, mesh_time now); /* this store leads, or is gone */
 /* Tell the ring to a peer that has no other way to learn it: an edge, or a store of another shard than 0. */
 void router_lease_push(router_core *core, mesh_peer peer, mesh_out *out);
+/* A store said something and acts on this epoch: is it behind? */
+void router_lease_behind(router_core *core, mesh_peer store, uint64_t epoch, mesh_time now, mesh_out *out);
 
 /* ---- attach.c ---- */
 void router_attach_ask(router_core *core, mesh_peer from, const Mesh__Msg *msg, mesh_time now, mesh_out *out);

@@ -16,10 +16,13 @@
 static void name_anew(router_core *core, router_request *req)
 {
     router_session *s = router_registry_find(core->registry, req->session);
-    bool newest = s && s->attach_corr == req->corr;
+    uint64_t old = req->corr;
     router_requests_rename(core->requests, req);
-    if (newest) {
+    if (s && s->attach_corr == old) {
         s->attach_corr = req->corr;
+    }
+    if (s && s->pulling == old) {
+        s->pulling = req->corr;
     }
 }
 

@@ -38,8 +38,8 @@ typedef struct rule {
  *              that the edge takes for attached. Lost ones are asked again
  *   replica    says how long a log is, and is compared with what was confirmed (store/group.h): no Raft message that
  *              was sent later may be there first
- *   ring       from a router: said once, when it changes or the link comes up, so it may not be lost. Old ones are
- *              known by their epoch
+ *   ring       from a router to an edge: said once, when it changes or the link comes up, so it may not be lost. A
+ *              store that acts on an old one is told again. Old ones are known by their epoch
  *
  * Hellos and pings are the link's own and not here at all. */
 static const rule rules[] = {
@@ -51,7 +51,7 @@ static const rule rules[] = {
     RULE(STORE, STORE, FAULT, ALL),
 
     RULE(ROUTER, STORE, LEASE, ALL),
-    RULE(ROUTER, STORE, RING, TWICE | AGAIN | LATE),
+    RULE(ROUTER, STORE, RING, ALL),
     RULE(ROUTER, STORE, SEND, LOST | TWICE),
     RULE(ROUTER, STORE, CHAT_CREATE, LOST | TWICE),
     RULE(ROUTER, STORE, CHAT_EDIT, LOST | TWICE),

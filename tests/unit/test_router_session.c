@@ -1,7 +1,8 @@
-/* What becomes of the sessions a router has: pages that were asked for before, and rings that take them away. */
+/* What becomes of the sessions a router has: pages that were asked for before, and rings that take them away. And who
+ * else is told of rings. */
 #include "tests/unit/router_rig.h"
 
-enum { EDGE1, ROUTER1, STORE1 };
+enum { EDGE1, ROUTER1, STORE1, STORE2 }; /* of shard 0 and shard 1 */
 #define BOOT 77
 #define SESSION 1
 #define USER "default/bob"
@@ -26,9 +27,11 @@ static int setup(void **state)
     add_node(conf, "edge1", MESH_EDGE, 0);
     add_node(conf, "router1", MESH_ROUTER, 0);
     add_node(conf, "store1", MESH_STORE, 0);
+    add_node(conf, "store2", MESH_STORE, 1);
     fixture *f = rig_new(conf, ROUTER1, BOOT);
     up(f, EDGE1);
     up(f, STORE1);
+    up(f, STORE2);
     set_ring(f, true);
     *state = f;
     return 0;
@@ -140,6 +143,35 @@ static void who_loses_its_router_is_told_after_the_ring(void **state)
     assert_int_equal(count(f, MESH__MSG__BODY_SESSION_HEADS), 0);
 }
 
+static size_t rings_after_word(fixture *f, mesh_peer from, uint64_t epoch)
+{
+    Mesh__Done done = MESH__DONE__INIT;
+    MESH_MSG(msg, DONE, done, &done);
+    msg.corr = 12345; /* nobody waits for it */
+    msg.epoch = epoch;
+    say(f, from, &msg);
+    for (size_t i = 0; i < f->n_sent; i++) {
+        assert_true(f->sent[i].to == from && f->sent[i].msg->ring->epoch == f->epoch);
+    }
+    return f->n_sent;
+}
+
+/* It may have had no database when the ring came, and what it said since, that it leads, need not have come here. */
+static void a_store_that_is_behind_is_told_the_ring(void **state)
+{
+    fixture *f = *state;
+    set_ring(f, true);
+    assert_int_equal(count(f, MESH__MSG__BODY_RING), 2); /* the edge, and the store of the other shard */
+    assert_int_equal(rings_after_word(f, STORE2, f->epoch), 0);
+    assert_int_equal(rings_after_word(f, STORE2, f->epoch + 1), 0);
+    assert_int_equal(rings_after_word(f, STORE2, f->epoch - 1), 1);
+    f->now.mono += ROUTER_TOLD_MS - 1;
+    assert_int_equal(rings_after_word(f, STORE2, f->epoch - 1), 0); /* it may be on its way into the log */
+    f->now.mono += 1;
+    assert_int_equal(rings_after_word(f, STORE2, 0), 1);
+    assert_int_equal(rings_after_word(f, STORE1, f->epoch - 1), 0); /* where rings are made */
+}
+
 #define STORY(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -148,6 +180,7 @@ int main(void)
         STORY(a_page_of_an_earlier_attach_is_void),
         STORY(an_earlier_page_that_failed_changes_nothing),
         STORY(who_loses_its_router_is_told_after_the_ring),
+        STORY(a_store_that_is_behind_is_told_the_ring),
     };
     return cmocka_run_group_tests_name("router session", tests, NULL, NULL);
 }
