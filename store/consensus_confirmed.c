@@ -119,6 +119,8 @@ mesh_err consensus_confirmed_load(store_consensus *cons)
             err = MESH_CORRUPT;
         }
         for (size_t i = 0; err == MESH_OK && i < row->n_raft_ids; i++) {
+            bool good = row->raft_ids[i] != 0 && find(cons, row->raft_ids[i]) == NULL;
+            err = good ? MESH_OK : MESH_CORRUPT;
             cons->confirmed[cons->n_confirmed++] = (store_confirmed){ row->raft_ids[i], row->indexes[i] };
         }
     }

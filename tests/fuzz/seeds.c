@@ -9,6 +9,7 @@
 #include "client.pb-c.h"
 #include "edge/codec.h"
 #include "mesh/wire.h"
+#include "store.pb-c.h"
 #include "store/kv_rows.h"
 
 static const char *folder;
@@ -373,6 +374,113 @@ static void fill_rest(mesh_samples *m, const char *direct)
     SAMPLE(live, LIVE, live, &live);
 }
 
+/* ---- stores of a shard: the first byte of a chunk says who speaks, 1 and 2 are stores, and how late (4: 20 ms) ----
+ */
+
+static void chunk_replica(mesh_buf *out, const char *head, Mesh__Replica *word)
+{
+    MESH_MSG(msg, REPLICA, replica, word);
+    chunk_msg(out, head, &msg);
+}
+
+/* Both others have no data: this one begins. */
+static void put_empty_stores(mesh_buf *out)
+{
+    Mesh__Replica word = MESH__REPLICA__INIT;
+    word.state = MESH__REPLICA_STATE__REPLICA_EMPTY;
+    word.level = 2;
+    chunk_replica(out, "\1", &word);
+    chunk_replica(out, "\2", &word);
+}
+
+static void chunk_hold(mesh_buf *out, const char *head, uint64_t index)
+{
+    Mesh__StateHold hold = MESH__STATE_HOLD__INIT;
+    hold.index = index;
+    MESH_MSG(msg, STATE_HOLD, state_hold, &hold);
+    chunk_msg(out, head, &msg);
+}
+
+/* One joins, follows, confirms more and more, is short of space, comes back with less than it had. */
+static void put_replicas(mesh_buf *out)
+{
+    Mesh__Replica word = MESH__REPLICA__INIT;
+    Mesh__Confirmed of[2] = { MESH__CONFIRMED__INIT, MESH__CONFIRMED__INIT }, *confirmed[] = { &of[0], &of[1] };
+    Mesh__Raft raft = MESH__RAFT__INIT;
+    put_empty_stores(out);
+    word.state = MESH__REPLICA_STATE__REPLICA_JOINING;
+    word.raft_id = 2;
+    word.level = 2;
+    word.asks = 1;
+    chunk_replica(out, "\101", &word);
+    chunk_hold(out, "\1", 1);
+    chunk_hold(out, "\2", 5);
+    raft.from = 2;
+    raft.to = 1;
+    raft.from_address = "store2.0000000000000002";
+    raft.kind = MESH__RAFT_KIND__RAFT_APPENDED;
+    for (unsigned i = 1; i <= 8; i++) {
+        MESH_MSG(msg, RAFT, raft, &raft);
+        raft.term = 2;
+        raft.index = i;
+        chunk_msg(out, "\101", &msg);
+    }
+    word.state = MESH__REPLICA_STATE__REPLICA_MEMBER;
+    word.term = 2;
+    word.last_index = 8;
+    word.confirmed = confirmed;
+    word.n_confirmed = 2;
+    of[0].raft_id = 1;
+    of[0].index = 3;
+    of[1].raft_id = 2;
+    of[1].index = 6;
+    chunk_replica(out, "\101", &word);
+    word.low_space = 1;
+    chunk_replica(out, "\101", &word);
+    chunk_hold(out, "\1", 0);
+    word.last_index = 4;
+    word.asks = 0;
+    chunk_replica(out, "\101", &word);
+    put(out->data, out->size);
+    of[0].index = 1000; /* this one has forgotten */
+    chunk_replica(out, "\101", &word);
+    put_buf(out);
+}
+
+/* It is this one that joins: told that it has no vote, then that it is unfit. */
+static void put_followers(mesh_buf *out)
+{
+    Mesh__Replica word = MESH__REPLICA__INIT;
+    word.state = MESH__REPLICA_STATE__REPLICA_MEMBER;
+    word.raft_id = 2;
+    word.term = 3;
+    word.last_index = 10;
+    word.level = 2;
+    word.asks = 1;
+    chunk_replica(out, "\1", &word);
+    word.no_vote = 1;
+    chunk_replica(out, "\101", &word);
+    Mesh__Raft raft = MESH__RAFT__INIT;
+    raft.from = 2;
+    raft.to = 1;
+    raft.from_address = "store2.0000000000000002";
+    raft.kind = MESH__RAFT_KIND__RAFT_APPEND;
+    raft.term = 3;
+    MESH_MSG(msg, RAFT, raft, &raft);
+    chunk_msg(out, "\101", &msg);
+    raft.kind = MESH__RAFT_KIND__RAFT_VOTE;
+    raft.term = 4;
+    raft.index = 10;
+    raft.index_term = 3;
+    chunk_msg(out, "\101", &msg);
+    put(out->data, out->size);
+    word.no_vote = 0;
+    word.unfit = 1;
+    word.term = 5;
+    chunk_replica(out, "\101", &word);
+    put_buf(out);
+}
+
 static void put_mesh(const char *dir, mesh_buf *out)
 {
     mesh_samples m;
@@ -398,11 +506,13 @@ static void put_mesh(const char *dir, mesh_buf *out)
     put("\1\4\0\0\0", 5);
 
     begin(dir, "store");
+    put_empty_stores(out);
     for (size_t i = 0; i < n; i++) {
-        chunk_msg(out, NULL, to_store[i]);
+        chunk_msg(out, "\40", to_store[i]);
     }
-    put(out->data, out->size);
     put_buf(out);
+    put_replicas(out);
+    put_followers(out);
 
     begin(dir, "log_entry");
     const Mesh__Msg *logged[] = { &m.genesis, &m.attach, &m.send, &m.append, &m.create, &m.edit, &m.ack, &m.read };
@@ -503,6 +613,35 @@ static void put_wals(const char *dir)
     put("\1\0\0\0\0\0\0\0\0\0\0\0\0", 13);
 }
 
+/* ---- what replicas have confirmed ---- */
+
+static void put_confirmed_row(mesh_buf *out, size_t n, uint64_t *ids)
+{
+    uint64_t indexes[] = { 1, 2, 300, 4 };
+    Store__ConfirmedRow row = STORE__CONFIRMED_ROW__INIT;
+    mesh_buf value = { 0 };
+    row.n_raft_ids = row.n_indexes = n;
+    row.raft_ids = ids;
+    row.indexes = indexes;
+    mesh_wire_pack(&row, &value);
+    mesh_buf_put(out, "\10", 1); /* fuzz_raft.c: start again with this row */
+    chunk(out, NULL, value.data, value.size);
+    chunk(out, "\6", "\1\2\2\3\4\1\5\1", 8);
+    chunk(out, "\0", "", 0);
+    put_buf(out);
+    mesh_buf_fini(&value);
+}
+
+static void put_confirmed(const char *dir, mesh_buf *out)
+{
+    begin(dir, "raft");
+    number = 50; /* the others were found by fuzzing */
+    put_confirmed_row(out, 3, (uint64_t[]){ 1, 2, 3 });
+    put_confirmed_row(out, 4, (uint64_t[]){ 2, 9, 3, 8 });
+    put_confirmed_row(out, 4, (uint64_t[]){ 2, 3, 2, 2 });
+    put_confirmed_row(out, 0, NULL);
+}
+
 /* ---- a replica's rows ---- */
 
 static void row(mesh_buf *rows, const char *key, size_t key_size, const char *value)
@@ -594,6 +733,7 @@ int main(int argc, char **argv)
     put_events(&out);
     put_mesh(argv[1], &out);
     put_wals(argv[1]);
+    put_confirmed(argv[1], &out);
     put_states(argv[1], &out);
     mesh_buf_fini(&out);
     return 0;
