@@ -1,7 +1,6 @@
 /* router/requests.h: requests to stores that have no answer yet, by correlation id, and in the order in which they
  * expire. Bounded by ROUTER_INFLIGHT_MAX, and what is kept of them by ROUTER_HELD_BYTES_MAX; both are shared by the
- * shards (router/share.h). Nearly all have the same
- * time to live, so a new one's place is searched from the newest on.
+ * shards (router/share.h). Nearly all have the same time to live, so a new one's place is searched from the newest on.
  *
  * A request also stands in one of four lists that say what comes next: TRIED (a store has it; at `due` that store has
  * been silent for too long), PAUSED (to be sent at `due`), PARKED (no store is there to send it to), UNSENT (it waits

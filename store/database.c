@@ -251,6 +251,15 @@ static void abandon(store_database *d, mesh_time now, const char *found)
     }
 }
 
+/* The entries before it are applied, its own rows are as they should be. */
+static void stop_at_entry(store_database *d)
+{
+    mesh_log(MESH_ERROR, "data_refused", "path=%s reason=%s next=%s", d->path,
+             "a later version wrote an entry of its log; downgrade is not possible",
+             "nothing of that entry was done; run that version again, or restore a backup");
+    fail(d, 2);
+}
+
 static void check_error(store_database *d, mesh_time now)
 {
     mesh_err err = store_core_error(d->core);
@@ -262,7 +271,7 @@ static void check_error(store_database *d, mesh_time now)
     } else if (err == MESH_NO_SPACE) {
         wait_for_space(d, now, "a write failed");
     } else if (err == MESH_UNSUPPORTED) {
-        fail(d, judge(d, err, ""));
+        stop_at_entry(d);
     } else if (err != MESH_OK) {
         mesh_log(MESH_ERROR, "disk_failed", "path=%s error=%s free_mib=%" PRIu64 " next=%s", d->path,
                  mesh_err_name(err), store_kv_free_bytes(d->kv) / MIB,
@@ -280,7 +289,7 @@ static void check_verdict(store_database *d, mesh_time now)
         return;
     }
     if (verdict == STORE_QUARANTINE) {
-        abandon(d, now, "it is out of date, says the leader");
+        abandon(d, now, "it is out of date, says another replica");
         return;
     }
     close_database(d);

@@ -3,9 +3,9 @@
  *   OPEN --no space--> CLOSED --every STORE_REOPEN_MS--> OPEN; any other failure of the disk ends the process: what the
  * kernel did with pages it could not write is not known, only a new start reads what is there.
  *
- * Data that cannot be trusted (MESH_CORRUPT, or the leader says that it is out of date): a lone store touches nothing
- * and ends. One of several puts it aside (store_kv_quarantine) and begins without: the others bring it all back. What
- * the core wanted sent in the turn in which it failed is dropped. */
+ * Data that cannot be trusted (MESH_CORRUPT, or another replica says that it is out of date): a lone store touches
+ * nothing and ends. One of several puts it aside (store_kv_quarantine) and begins without: the others bring it all
+ * back. What the core wanted sent in the turn in which it failed is dropped. */
 #ifndef STORE_DATABASE_H
 #define STORE_DATABASE_H
 

@@ -298,7 +298,7 @@ static void store_replaced(sim_node *n, store_verdict verdict)
         }
     }
     if (verdict == STORE_QUARANTINE) {
-        quarantine(n, "the leader says it is out of date");
+        quarantine(n, "another replica says it is out of date");
     } else {
         sim_trace(s, "%s: %s", n->name, verdict == STORE_SWITCH ? "switched to a copy" : "gave up a copy");
     }
