@@ -80,7 +80,7 @@ fuzz:
 chaos: $(B)/parley
 	PARLEY=$(B)/parley node tests/live/chaos.mjs
 
-# from the version before to this one and back, node by node, under load (tests/live/previous)
+# from the version before (tests/live/previous) to this one, node by node, under load, and back, or shows that there is no way back
 upgrade: $(B)/parley
 	PARLEY=$(B)/parley node --test tests/live/long/upgrade.test.mjs
 

@@ -1,4 +1,5 @@
-// From the previous version to this one and back, node by node, while people talk: 2 shards of 3 stores, 3 routers, 2 edges. Every
+// From the previous version to this one, node by node, while people talk: 2 shards of 3 stores, 3 routers, 2 edges; and back, or it
+// is shown that there is no way back, when this version has raised the level of the log (proto/README.md, "Versions"). Every
 // mix that a roll passes through is held for a while, with leaders killed, slots moved and replicas rebuilt in it. Afterwards
 // histories and inboxes are held against a recorder outside, and the replicas of a shard against each other, row by row.
 //   make -s MODE=asan && PARLEY=build/asan/parley node --test tests/live/long/upgrade.test.mjs
