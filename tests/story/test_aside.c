@@ -6,21 +6,6 @@
 #define POST_MS 200
 #define LATENCY_MS 100 /* from a request to the other person's screen; a quarter of it without any trouble */
 
-/* A group that is stored by this shard; what came up elsewhere stays empty. */
-static const char *group_at(sim *s, sim_client *owner, const char *members, uint32_t shard)
-{
-    for (int i = 0; i < 100; i++) {
-        const char *chat = story_acked(s, sim_create(owner, "a group", members, false), 1000)->chat;
-        char qid[100];
-        snprintf(qid, sizeof qid, "default/%s", chat);
-        if (sim_shard(s, qid) == shard) {
-            return chat;
-        }
-    }
-    fail_msg("no group is stored by shard %u", shard);
-    return NULL;
-}
-
 typedef struct party {
     sim *s;
     sim_client *hal, *dan, *eve; /* of shards 0, 2 and 1 */
@@ -53,8 +38,8 @@ static void begin(party *p, unsigned routers, uint64_t seed)
     assert_int_equal(sim_shard(p->s, "default/hal"), 0);
     assert_int_equal(sim_shard(p->s, "default/eve"), 1);
     assert_int_equal(sim_shard(p->s, "default/dan"), 2);
-    p->chats[0] = group_at(p->s, p->hal, "dan eve", 0);
-    p->chats[1] = group_at(p->s, p->dan, "hal eve", 2);
+    p->chats[0] = story_group_at(p->s, p->hal, "dan eve", 0);
+    p->chats[1] = story_group_at(p->s, p->dan, "hal eve", 2);
     for (mesh_ms end = sim_now(p->s) + 3000; sim_now(p->s) < end;) {
         post(p);
     }

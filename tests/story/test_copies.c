@@ -12,33 +12,10 @@
 #define SMALL 1500  /* bytes of one that comes meanwhile */
 #define EVERY_MS 20 /* how often: some trails of 16 KiB while the copy is under way */
 
-static unsigned long long store_metric(sim *s, const char *store, const char *name)
-{
-    mesh_buf text = { 0 };
-    char want[96];
-    snprintf(want, sizeof want, "\n%s{", name);
-    if (sim_store_at(s, store) == NULL) {
-        return 0; /* dead, or its database is just being replaced */
-    }
-    mesh_stats_print(store_core_stats(sim_store_at(s, store)), store, &text);
-    *mesh_buf_grow(&text, 1) = 0;
-    const char *at = strstr((const char *)text.data, want);
-    assert_non_null(at);
-    unsigned long long value = strtoull(strchr(at, ' '), NULL, 10);
-    mesh_buf_fini(&text);
-    return value;
-}
-
-static void leader_of(sim *s, char name[32])
-{
-    WITHIN(s, 5000, sim_leader(s, 0));
-    snprintf(name, 32, "%s", sim_leader(s, 0));
-}
-
 static void follower_of(sim *s, unsigned nth, char name[32])
 {
     char leader[32];
-    leader_of(s, leader);
+    story_leader(s, 0, leader);
     for (unsigned i = 1; i <= sim_stores(s); i++) {
         snprintf(name, 32, "store%u", i);
         if (strcmp(name, leader) != 0 && nth-- == 0) {
@@ -79,9 +56,9 @@ static sim *one_is_behind(sim_conf conf, char behind[32], sim_client **ann_p)
 static bool is_level(sim *s, const char *store)
 {
     char leader[32];
-    leader_of(s, leader);
-    return store_metric(s, store, "parley_store_applied_index") + 20 >
-           store_metric(s, leader, "parley_store_applied_index");
+    story_leader(s, 0, leader);
+    return story_store_metric(s, store, "parley_store_applied_index") + 20 >
+           story_store_metric(s, leader, "parley_store_applied_index");
 }
 
 /* Writes go on for so long, and until the replica is level. */
@@ -101,7 +78,7 @@ static void write_on(sim *s, sim_client *ann, const char *behind, mesh_ms at_lea
 static void write_until_copied(sim *s, sim_client *ann, const char *behind, unsigned long long bytes)
 {
     mesh_ms begun = sim_now(s);
-    while (store_metric(s, behind, "parley_store_copy_bytes") < bytes) {
+    while (story_store_metric(s, behind, "parley_store_copy_bytes") < bytes) {
         sim_send(ann, "bob", text_of(SMALL));
         sim_run(s, EVERY_MS);
         assert_true(sim_now(s) - begun < 20000);
@@ -115,7 +92,7 @@ static unsigned long long sum(sim *s, const char *but, const char *name)
     for (unsigned i = 1; i <= sim_stores(s); i++) {
         char store[32];
         snprintf(store, sizeof store, "store%u", i);
-        all += strcmp(store, but) != 0 ? store_metric(s, store, name) : 0;
+        all += strcmp(store, but) != 0 ? story_store_metric(s, store, name) : 0;
     }
     return all;
 }
@@ -127,7 +104,7 @@ STORY(one_that_comes_up_later_gives_too)
     char behind[32], leader[32], other[32];
     sim_client *ann;
     sim *s = one_is_behind((sim_conf){ .seed = 2100 }, behind, &ann);
-    leader_of(s, leader);
+    story_leader(s, 0, leader);
     for (unsigned i = 0; i < 2; i++) {
         char name[32];
         follower_of(s, i, name);
@@ -156,7 +133,7 @@ STORY(one_copy_is_enough_under_load)
         sim *s = one_is_behind((sim_conf){ .seed = seed }, behind, &ann);
         sim_start(s, behind);
         write_until_copied(s, ann, behind, 1000000);
-        assert_true(store_metric(s, behind, "parley_store_copy_index") > 0);
+        assert_true(story_store_metric(s, behind, "parley_store_copy_index") > 0);
         assert_int_equal(sum(s, behind, "parley_store_copy_sessions_total"), 1);
         assert_true(sum(s, behind, "parley_store_copy_given_bytes_total") >= 1000000);
         write_on(s, ann, behind, 6000, 20000);
@@ -182,7 +159,7 @@ static void keep_in_the_dark(sim *s, sim_client *ann, const char *behind, mesh_m
         sim_send(ann, "bob", text_of(SMALL));
         sim_run(s, 5 * EVERY_MS);
     }
-    assert_true(store_metric(s, behind, "parley_store_applied_index") > 0);
+    assert_true(story_store_metric(s, behind, "parley_store_applied_index") > 0);
     assert_false(is_level(s, behind));
     sim_lose_none(s);
 }
@@ -217,7 +194,7 @@ STORY(a_new_replica_needs_one_copy)
         keep_in_the_dark(s, ann, behind, STORE_TRANSFER_GRACE_MS + 2000);
         write_on(s, ann, behind, 1000, 30000);
         assert_int_equal(sim_switches_at(s, behind), 1);
-        WITHIN(s, 10000, store_metric(s, behind, "parley_store_votes") == 1);
+        WITHIN(s, 10000, story_store_metric(s, behind, "parley_store_votes") == 1);
         story_end(&s);
     }
 }
@@ -251,7 +228,7 @@ STORY(the_leader_dies_while_a_copy_is_made)
         sim *s = one_is_behind((sim_conf){ .seed = seed, .replicas = 5 }, behind, &ann);
         sim_start(s, behind);
         write_until_copied(s, ann, behind, 700000);
-        leader_of(s, old);
+        story_leader(s, 0, old);
         sim_kill(s, old);
         write_on(s, ann, behind, 8000, 40000);
         assert_int_equal(sim_switches_at(s, behind), 1);
@@ -292,7 +269,7 @@ STORY(too_little_space_for_the_log)
         char store[32];
         snprintf(store, sizeof store, "store%u", i);
         if (strcmp(store, behind) != 0) {
-            assert_true(store_metric(s, store, "parley_store_log_held_bytes") > 32768);
+            assert_true(story_store_metric(s, store, "parley_store_log_held_bytes") > 32768);
             sim_space_at(s, store, false);
         }
     }

@@ -15,35 +15,11 @@ static sim *three(unsigned routers, uint64_t seed)
                                .trace = getenv("ECHO") != NULL });
 }
 
-static unsigned long long store_metric(sim *s, const char *store, const char *name)
-{
-    mesh_buf text = { 0 };
-    char want[96];
-    snprintf(want, sizeof want, "\n%s{", name);
-    if (sim_store_at(s, store) == NULL) {
-        return 0; /* dead, or its database is just being replaced */
-    }
-    mesh_stats_print(store_core_stats(sim_store_at(s, store)), store, &text);
-    *mesh_buf_grow(&text, 1) = 0;
-    const char *at = strstr((const char *)text.data, want);
-    assert_non_null(at);
-    unsigned long long value = strtoull(strchr(at, ' '), NULL, 10);
-    mesh_buf_fini(&text);
-    return value;
-}
-
-/* The leader as its own copy of the name: nodes come and go. */
-static void leader_of(sim *s, char name[40])
-{
-    WITHIN(s, 5000, sim_leader(s, 0) != NULL);
-    snprintf(name, 40, "%s", sim_leader(s, 0));
-}
-
 /* A replica that follows, the `nth` of them. */
 static void follower_of(sim *s, unsigned nth, char name[40])
 {
     char leader[40];
-    leader_of(s, leader);
+    story_leader(s, 0, leader);
     for (unsigned i = 1; i <= sim_stores(s); i++) {
         snprintf(name, 40, "store%u", i);
         if (strcmp(name, leader) != 0 && nth-- == 0) {
@@ -61,7 +37,7 @@ STORY(two_of_three_dead_is_a_stop_and_no_loss)
     sim_client *ann = story_person(s, "ann", "phone", "edge1");
     story_acked(s, sim_send(ann, "bob", "one"), 1000);
     follower_of(s, 0, follower);
-    leader_of(s, leader);
+    story_leader(s, 0, leader);
     sim_kill(s, follower);
     sim_kill(s, leader);
     sim_op *op = sim_send(ann, "bob", "two");
@@ -80,7 +56,7 @@ STORY(a_leader_that_stops_hands_over)
     sim *s = three(1, 1050);
     sim_client *ann = story_person(s, "ann", "phone", "edge1");
     story_acked(s, sim_send(ann, "bob", "one"), 1000);
-    leader_of(s, leader);
+    story_leader(s, 0, leader);
     store_core_leave(sim_store_at(s, leader));
     WITHIN(s, 1000, sim_leader(s, 0) != NULL && strcmp(sim_leader(s, 0), leader) != 0);
     assert_true(store_core_quiet(sim_store_at(s, leader)));
@@ -135,14 +111,14 @@ STORY(a_leader_of_yesterday_reads_nothing_out)
         sim *s = three(1, 1060 + seed);
         sim_client *ann = story_person(s, "ann", "phone", "edge1");
         const char *chat = story_acked(s, sim_send(ann, "bob", "one"), 1000)->chat;
-        leader_of(s, old);
+        story_leader(s, 0, old);
         sim_pause(s, old, 1900); /* shorter than its links need to be given up */
         story_acked(s, sim_send(ann, "bob", "two"), 1850);
-        assert_int_equal(store_metric(s, old, "parley_store_leader"), 1); /* as far as it knows */
+        assert_int_equal(story_store_metric(s, old, "parley_store_leader"), 1); /* as far as it knows */
         const Mesh__Msg *answer = ask_history(s, old, chat, arena);
         assert_true(answer == NULL || answer->body_case == MESH__MSG__BODY_FAULT);
         sim_run(s, 2000);
-        assert_int_equal(store_metric(s, old, "parley_store_leader"), 0);
+        assert_int_equal(story_store_metric(s, old, "parley_store_leader"), 0);
         mesh_arena_destroy(&arena);
         story_end(&s);
     }
@@ -156,7 +132,7 @@ STORY(reads_that_wait_for_proof_are_bounded)
     sim *s = three(1, 1068);
     sim_client *ann = story_person(s, "ann", "phone", "edge1");
     const char *chat = story_acked(s, sim_send(ann, "bob", "one"), 1000)->chat;
-    leader_of(s, old);
+    story_leader(s, 0, old);
     sim_pause(s, old, 1900); /* it can prove nothing */
     const Mesh__Msg *answer = NULL;
     unsigned waiting = 0;
@@ -189,9 +165,10 @@ STORY(a_replica_that_lost_its_disk_comes_back_as_another)
     sim_disk_wipe_at(s, follower);
     story_acked(s, sim_send(ann, "bob", "meanwhile"), 1000);
     sim_start(s, follower);
-    leader_of(s, leader);
+    story_leader(s, 0, leader);
     WITHIN(s, 10000,
-           store_metric(s, follower, "parley_store_votes") == 1 && store_metric(s, leader, "parley_store_voters") == 3);
+           story_store_metric(s, follower, "parley_store_votes") == 1 &&
+               story_store_metric(s, leader, "parley_store_voters") == 3);
     sim_run(s, 500); /* the others know it too */
     /* It counts: with it and one other alive there is a majority. */
     sim_kill(s, leader);
@@ -216,10 +193,10 @@ STORY(a_replica_that_was_away_for_long_gets_a_copy)
             story_acked(s, sim_send(ann, "bob", text), 1000);
         }
         sim_start(s, follower);
-        leader_of(s, leader);
+        story_leader(s, 0, leader);
         WITHIN(s, 20000,
-               store_metric(s, follower, "parley_store_applied_index") + 5 >
-                   store_metric(s, leader, "parley_store_applied_index"));
+               story_store_metric(s, follower, "parley_store_applied_index") + 5 >
+                   story_store_metric(s, leader, "parley_store_applied_index"));
         assert_non_null(strstr(sim_trace_text(s), "switched to a copy"));
         story_acked(s, sim_send(ann, "bob", "after"), 1000);
         sim_kill(s, leader);

@@ -6,13 +6,6 @@ static sim *replicas_new(unsigned shards, uint64_t seed)
     return sim_new((sim_conf){ .edges = 1, .routers = 2, .shards = shards, .replicas = 3, .seed = seed });
 }
 
-/* The leader's name, kept. */
-static void leader_of(sim *s, uint32_t shard, char name[32])
-{
-    WITHIN(s, 5000, sim_leader(s, shard));
-    snprintf(name, 32, "%s", sim_leader(s, shard));
-}
-
 /* Somebody else leads the shard. */
 static bool succeeded(sim *s, uint32_t shard, const char *old)
 {
@@ -28,7 +21,7 @@ STORY(acked_by_a_majority)
     sim_client *bob = story_person(s, "bob", "phone", "edge1");
     assert_string_equal(story_acked(s, sim_send(ann, "bob", "hi"), 1000)->durable, "quorum");
     char leader[32];
-    leader_of(s, 0, leader);
+    story_leader(s, 0, leader);
     for (unsigned i = 1; i <= 3; i++) { /* nobody else can write: there is no majority */
         char store[32];
         snprintf(store, sizeof store, "store%u", i);
@@ -58,7 +51,7 @@ STORY(the_leader_dies)
         sim_run(s, (mesh_ms)seed);
         char old[2][32];
         for (uint32_t shard = 0; shard < 2; shard++) {
-            leader_of(s, shard, old[shard]);
+            story_leader(s, shard, old[shard]);
             sim_kill(s, old[shard]);
         }
         WITHIN(s, 5000, succeeded(s, 0, old[0]) && succeeded(s, 1, old[1]));
@@ -78,7 +71,7 @@ STORY(a_leader_that_nobody_hears)
     sim_client *bob = story_person(s, "bob", "phone", "edge1");
     story_acked(s, sim_send(ann, "bob", "before"), 1000);
     char old[32];
-    leader_of(s, 0, old);
+    story_leader(s, 0, old);
     for (unsigned i = 1; i <= 3; i++) {
         char store[32];
         snprintf(store, sizeof store, "store%u", i);
@@ -100,7 +93,7 @@ STORY(one_disk_breaks_and_one_is_full)
     sim_client *ann = story_person(s, "ann", "phone", "edge1");
     sim_client *bob = story_person(s, "bob", "phone", "edge1");
     char old[32];
-    leader_of(s, 0, old);
+    story_leader(s, 0, old);
     sim_disk_break_at(s, old);
     for (int i = 0; i < 5; i++) {
         story_acked(s, sim_send(ann, "bob", "on the other two"), 15000);
@@ -108,7 +101,7 @@ STORY(one_disk_breaks_and_one_is_full)
     assert_false(sim_alive(s, old));
     sim_start(s, old);
     sim_run(s, 2000);
-    leader_of(s, 0, old);
+    story_leader(s, 0, old);
     sim_disk_fill_at(s, old);
     for (int i = 0; i < 5; i++) {
         story_acked(s, sim_send(ann, "bob", "again on two"), 15000);

@@ -6,21 +6,6 @@ static sim *shards_new(unsigned shards, unsigned routers, uint64_t seed)
     return sim_new((sim_conf){ .edges = 2, .routers = routers, .shards = shards, .seed = seed });
 }
 
-/* A group that is stored by this shard; what came up elsewhere stays empty. */
-static const char *group_at(sim *s, sim_client *owner, const char *members, uint32_t shard)
-{
-    for (int i = 0; i < 100; i++) {
-        const char *chat = story_acked(s, sim_create(owner, "a group", members, false), 1000)->chat;
-        char qid[100];
-        snprintf(qid, sizeof qid, "default/%s", chat);
-        if (sim_shard(s, qid) == shard) {
-            return chat;
-        }
-    }
-    fail_msg("no group is stored by shard %u", shard);
-    return NULL;
-}
-
 /* ann, bob, cyd and dan are stored by two shards, their groups by all three; the checker reads each one's list. */
 STORY(people_and_chats_of_three_shards)
 {
@@ -37,7 +22,7 @@ STORY(people_and_chats_of_three_shards)
         assert_int_equal(sim_shard(s, "default/dan"), 2);
         sim_client *all[] = { ann, eve, hal, dan };
         for (uint32_t shard = 0; shard < 3; shard++) {
-            const char *chat = group_at(s, all[shard], "ann eve hal dan", shard);
+            const char *chat = story_group_at(s, all[shard], "ann eve hal dan", shard);
             for (int i = 0; i < 8; i++) {
                 sim_post(all[i % 4], chat, "to everybody");
             }
@@ -55,7 +40,7 @@ STORY(a_dead_shard_hurts_only_what_it_stores)
     sim_client *eve = story_person(s, "eve", "phone", "edge1");
     sim_client *hal = story_person(s, "hal", "phone", "edge2");
     sim_client *ann = story_person(s, "ann", "phone", "edge1");
-    const char *chat = group_at(s, hal, "eve ann", 0);
+    const char *chat = story_group_at(s, hal, "eve ann", 0);
     story_acked(s, sim_post(eve, chat, "before"), 500);
     sim_run(s, 500);
     sim_kill(s, "store2"); /* ann's */
@@ -83,7 +68,7 @@ STORY(long_texts_for_who_was_away)
     sim_bye(ann);
     sim_bye(hal);
     for (uint32_t shard = 0; shard < 3; shard++) {
-        story_acked(s, sim_post(dan, group_at(s, dan, "ann hal", shard), text), 1000);
+        story_acked(s, sim_post(dan, story_group_at(s, dan, "ann hal", shard), text), 1000);
     }
     WITHIN(s, 5000, dan->n_got > 0 && dan->got[dan->n_got - 1].message->kind == CLIENT__ENTRY_KIND__ENTRY_KIND_TEXT);
     sim_hello(ann, "edge1");
@@ -103,7 +88,7 @@ STORY(a_store_that_opens_again_learns_the_ring)
     sim *s = shards_new(2, 1, 930);
     sim_client *ann = story_person(s, "ann", "phone", "edge1");
     sim_client *hal = story_person(s, "hal", "phone", "edge1");
-    const char *chat = group_at(s, hal, "ann", 1);
+    const char *chat = story_group_at(s, hal, "ann", 1);
     sim_disk_fill_at(s, "store2");
     sim_op *op = sim_post(ann, chat, "while it is full");
     WITHIN(s, 5000, sim_store_at(s, "store2") == NULL);
@@ -120,7 +105,7 @@ STORY(a_broken_disk_ends_one_store)
     sim *s = shards_new(2, 1, 940);
     sim_client *ann = story_person(s, "ann", "phone", "edge1");
     sim_client *hal = story_person(s, "hal", "phone", "edge1");
-    const char *chat = group_at(s, hal, "ann", 1);
+    const char *chat = story_group_at(s, hal, "ann", 1);
     sim_disk_break_at(s, "store2");
     sim_op *op = sim_post(ann, chat, "for a disk that fails");
     WITHIN(s, 5000, !sim_alive(s, "store2"));

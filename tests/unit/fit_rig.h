@@ -215,13 +215,13 @@ static inline void fits_nothing_lost(fits *f)
     }
 }
 
-/* A leader, and two others, of which the first has been remembered on disk before `more` was put. */
+/* A leader, and two others. */
 typedef struct scene {
     fits *f;
     size_t lead, old, other;
 } scene;
 
-static inline scene scene_new(uint64_t seed)
+static inline scene scene_begin(uint64_t seed)
 {
     fits *f = fits_new(seed);
     (void)fits_elect(f, 3000);
@@ -229,10 +229,17 @@ static inline scene scene_new(uint64_t seed)
     scene s = { .f = f, .lead = leader(f->g)->self };
     s.old = (s.lead + 1 + seed % 2) % FITS;
     s.other = FITS - s.lead - s.old;
-    fits_run(f, 100);
-    sim_disk_keep(f->g->r[s.old].disk);
-    fits_put(f, 10);
-    fits_run(f, STORE_CONFIRMED_SAVE_MS + 2 * STORE_GROUP_TELL_MS); /* so that all know, and on disk */
+    return s;
+}
+
+/* The disk of one has been remembered before more was put. */
+static inline scene scene_new(uint64_t seed)
+{
+    scene s = scene_begin(seed);
+    fits_run(s.f, 100);
+    sim_disk_keep(s.f->g->r[s.old].disk);
+    fits_put(s.f, 10);
+    fits_run(s.f, STORE_CONFIRMED_SAVE_MS + 2 * STORE_GROUP_TELL_MS); /* so that all know, and on disk */
     return s;
 }
 

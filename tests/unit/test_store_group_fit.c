@@ -113,12 +113,8 @@ static void two_that_lack_it_do_not_elect_each_other(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 12; seed++) {
-        fits *f = fits_new(seed);
-        (void)fits_elect(f, 3000);
-        fits_put(f, 10);
-        scene s = { .f = f, .lead = leader(f->g)->self };
-        s.old = (s.lead + 1 + seed % 2) % FITS;
-        s.other = FITS - s.lead - s.old;
+        scene s = scene_begin(seed);
+        fits *f = s.f;
         fits_run(f, 500);
         fits_cut(f, s.other, s.lead, true);
         fits_cut(f, s.other, s.old, true);

@@ -21,6 +21,7 @@
 #include "store/salvage.h"
 #include "store/slot.h"
 #include "store/transfer.h"
+#include "tests/unit/shell.h"
 
 #define KEY "000102030405060708090a0b0c0d0e0f"
 #define INDEX 100
@@ -34,16 +35,6 @@ static char backup_dir[128], place[128];
 static mesh_conf *conf;
 static mesh_ring *ring;
 static char why[WHY];
-
-static void shell(const char *format, ...)
-{
-    char command[1024];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(command, sizeof command, format, args);
-    va_end(args);
-    assert_int_equal(system(command), 0);
-}
 
 /* ---- a cluster of two shards ---- */
 

@@ -18,6 +18,7 @@
 #include "store/key.h"
 #include "store/salvage.h"
 #include "tests/unit/salvage_group.h"
+#include "tests/unit/shell.h"
 
 #define MESSAGES 40
 #define ROOM_SLOT 77 /* any: a salvage goes by what the keys say */
@@ -26,16 +27,6 @@
 static char root[64];
 static char log_file[512]; /* of the image, while it stands at image() */
 static const store_kv_options options = { 4u << 20, 4u << 20, 200 };
-
-static void shell(const char *format, ...)
-{
-    char command[4096];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(command, sizeof command, format, args);
-    va_end(args);
-    assert_int_equal(system(command), 0);
-}
 
 static const char *at_root(const char *name)
 {

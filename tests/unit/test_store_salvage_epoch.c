@@ -13,18 +13,9 @@
 #include "store/key.h"
 #include "store/salvage.h"
 #include "tests/unit/salvage_group.h"
+#include "tests/unit/shell.h"
 
 static char root[64];
-
-static void shell(const char *format, ...)
-{
-    char command[1024];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(command, sizeof command, format, args);
-    va_end(args);
-    assert_int_equal(system(command), 0);
-}
 
 static store_kv *open_kv(const char *path)
 {
