@@ -98,7 +98,7 @@ check-long: check-build
 	$(MAKE) -s -j2 MODE=release build-unit
 	UNIT_SKIP="test_mesh_link test_mesh_link_loops test_mesh_link_refused test_store_kv test_store_kv_view" $(RUN) build/tsan unit
 	$(RUN) build/release valgrind
-	RANDOM_SECONDS=1800 FUZZ_SECONDS=120 CHAOS_SECONDS=120 $(RUN) build/asan lint unit story random live live-long web fuzz
+	RANDOM_SECONDS=1800 FUZZ_SECONDS=120 CHAOS_SECONDS=120 SURVIVES_SECONDS=60 $(RUN) build/asan lint unit story random live live-long web fuzz
 
 lint:
 	scripts/lint.sh

@@ -4,7 +4,7 @@
 # usage: run-tests.sh BUILD_DIR STAGE…      stages: lint unit story random live live-long web fuzz valgrind
 # UNIT_SKIP names unit tests to leave out; RANDOM_SECONDS (110) or RANDOM_SEEDS (so many, however long it takes), RANDOM_FIRST
 # (from the clock), RANDOM_SHARDS and RANDOM_REPLICAS (the seed chooses) steer the random stage.
-# The output of each test is in BUILD_DIR/log.
+# LIVE_JOBS (1) files of the live stage run at a time. The output of each test is in BUILD_DIR/log.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 build=$1
@@ -88,9 +88,9 @@ tell_cmocka() { # NAME STATUS
     fi
 }
 
-run_node() { # DIRECTORY [SECONDS]: node's own test runner, one file at a time
+run_node() { # DIRECTORY [SECONDS [FILES]]: node's own test runner, so many files at a time (1)
     local name=$1 log=$build/log/${1//\//-}.log
-    timeout "${2:-600}" node --test --test-concurrency=1 "tests/$1"/*.test.mjs >"$log" 2>&1
+    timeout "${2:-600}" node --test --test-concurrency="${3:-1}" "tests/$1"/*.test.mjs >"$log" 2>&1
     local status=$? ok bad left why
     mapfile -t left < <(sed -nE 's/^ *ok [0-9]+ - (.*) # SKIP (.*)$/\1: \2/p; s/^﹣ (.*) \([0-9.]+ms\) # (.*)$/\1: \2/p' "$log")
     for why in "${left[@]}"; do
@@ -152,7 +152,7 @@ for stage in "$@"; do
         finish_cmocka
         ;;
     random) run_random ;;
-    live) run_node live ;;
+    live) run_node live 600 "${LIVE_JOBS:-1}" ;;
     live-long) run_node live/long 1800 ;;
     web)
         (cd tests/web && { [ -d node_modules ] || npm ci --no-audit --no-fund --ignore-scripts >/dev/null; })

@@ -6,7 +6,7 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Client } from './lib/client.mjs';
-import { Cluster, parley, run, sleep, until } from './lib/cluster.mjs';
+import { Cluster, parley, run, until } from './lib/cluster.mjs';
 import { Load } from './lib/load.mjs';
 
 const SIZE = { edges: 1, routers: 2, shards: 2, replicas: 3, env: { all: { STORE_FREE_MIN_MIB: 0 } } };
@@ -18,7 +18,7 @@ before(async () => {
   load = await Load.start(old, { users: 5, devices: [2], seed: 9, pause: 30 });
   dir = join(old.data, 'backup');
   load.talk();
-  await sleep(2500);
+  await load.acked(300);
 });
 
 after(async () => {
@@ -41,7 +41,7 @@ test('a backup that was killed is none, and the same command makes it one', asyn
   const checked = spawnSync(parley, ['backup', '--check', dir], { encoding: 'utf8' });
   assert.equal(checked.status, 1);
   assert.match(checked.stderr, /no backup/);
-  await sleep(500);
+  await load.acked(50);
 });
 
 test('a backup while it serves, read back; a second one does not go over it', async () => {
@@ -58,7 +58,7 @@ test('a backup while it serves, read back; a second one does not go over it', as
   const again = spawnSync(parley, ['backup', '--data', old.data, '--to', dir], { encoding: 'utf8' });
   assert.equal(again.status, 1);
   assert.match(again.stderr, /holds a backup already/);
-  await sleep(1500);
+  await load.acked(100);
   await load.settle();
   await load.check();
   assert.ok(acked.length > 50 && load.recorder.rows().length > acked.length + 50, `${acked.length} acks before, ${load.recorder.rows().length} in all`);

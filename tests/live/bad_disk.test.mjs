@@ -8,6 +8,8 @@ import { Cluster, sleep, until } from './lib/cluster.mjs';
 import { Load } from './lib/load.mjs';
 
 const REBUILT_MS = 60000;
+// What was confirmed is told every STORE_GROUP_TELL_MS (250) and on all disks STORE_CONFIRMED_SAVE_MS (1,000) later. No metric says so.
+const CONFIRMED_MS = 2 * (250 + 1000);
 let cluster, load;
 
 before(async () => {
@@ -27,10 +29,15 @@ const kept = (name) => readdirSync(cluster.data).filter((file) => file.startsWit
 const leader = () => cluster.names('store').find((name) => cluster.leads(name));
 const followers = () => cluster.names('store').filter((name) => name !== leader());
 
-async function talkFor(ms) {
+const applied = (name) => Number(new RegExp(`^parley_store_applied_index\\{node="${name}"[^}]*\\} (\\d+)`, 'm').exec(cluster.metrics())?.[1] ?? 0);
+
+// n sends are acked, and this store has them all.
+async function talk(n, name = leader()) {
   load.talk();
-  await sleep(ms);
+  await load.acked(n);
   await load.settle();
+  const all = applied(leader());
+  await until(`${name} has all`, () => applied(name) >= all, 30000, () => cluster.tails());
 }
 
 function flip(file, places) {
@@ -48,7 +55,7 @@ async function spoiled(name, spoil, found) {
   const logged = cluster.log(name).length;
   const said = () => cluster.log(name).slice(logged);
   load.talk();
-  await sleep(300);
+  await load.acked(30);
   await cluster.kill(name);
   await spoil(dirOf(name));
   cluster.start(name);
@@ -67,8 +74,9 @@ async function spoiled(name, spoil, found) {
 }
 
 test('a flipped byte in its newest log file', async () => {
-  await talkFor(1500);
-  await spoiled(followers()[0], (dir) => {
+  const name = followers()[0];
+  await talk(150, name);
+  await spoiled(name, (dir) => {
     const file = files(dir.split('/').at(-1), '.log').at(-1);
     flip(file, (size) => [Math.floor(size / 2)]);
   }, /reason="[^"]*\.log: a record's checksum is wrong at offset \d+/);
@@ -78,7 +86,7 @@ test('flipped bytes in its newest table file', async () => {
   const name = followers()[0];
   await cluster.kill(name);
   cluster.start(name); // what the log files hold goes into a table file
-  await talkFor(1000);
+  await talk(100, name);
   await spoiled(name, () => flip(files(name, '.ldb').at(-1), (size) => Array.from({ length: Math.ceil(size / 4096) }, (_, i) => Math.min(size - 1, i * 4096 + 700))),
     /event=data_quarantined .*reason="?[^=]*(does not read back|\.ldb|corrupt|checksum)/i);
 });
@@ -87,13 +95,13 @@ test('a file that is gone', async () => {
   const name = followers()[1];
   await cluster.kill(name);
   cluster.start(name);
-  await talkFor(1000);
+  await talk(100, name);
   await spoiled(name, () => rmSync(files(name, '.ldb').at(-1)), /event=data_quarantined .*missing/i);
 });
 
 test('a log cut short, which looks like the torn end that a crash leaves', async () => {
   const name = followers()[0];
-  await talkFor(1000);
+  await talk(100, name);
   await spoiled(name, () => {
     const file = files(name, '.log').at(-1);
     truncateSync(file, Math.floor(statSync(file).size / 2));
@@ -106,7 +114,7 @@ test('an old copy of its directory', async () => {
   await cluster.kill(name);
   cpSync(dirOf(name), copy, { recursive: true });
   cluster.start(name);
-  await talkFor(1500);
+  await talk(150, name);
   await spoiled(name, (dir) => {
     rmSync(dir, { recursive: true });
     cpSync(copy, dir, { recursive: true });
@@ -120,7 +128,8 @@ test('an old copy of its directory, when nobody who had its confirmations has ru
   await cluster.kill(name);
   cpSync(dirOf(name), copy, { recursive: true });
   cluster.start(name);
-  await talkFor(2500);
+  await talk(150, name);
+  await sleep(CONFIRMED_MS);
   await spoiled(name, async (dir) => {
     await cluster.kill(old);
     cluster.start(old);
@@ -131,9 +140,9 @@ test('an old copy of its directory, when nobody who had its confirmations has ru
 
 test('the disk of the leader', async () => {
   const name = leader();
-  await talkFor(500);
+  await talk(50);
   await spoiled(name, () => flip(files(name, '.log').at(-1), (size) => [Math.floor(size / 3)]), /checksum is wrong/);
-  await talkFor(500);
+  await talk(50);
   await load.check();
   const counts = cluster.metrics();
   assert.match(counts, new RegExp(`parley_store_quarantines_total\\{node="${name}"\\} 1`));

@@ -50,8 +50,9 @@ test('every line is shown once at each, though both edges are killed', async () 
   const talk = () => Promise.all([say(ann, 10), say(bob, 10)]);
   await talk();
   for (const name of ['edge1', 'edge2']) {
+    const said = lines.length;
     const talking = talk();
-    await sleep(150);
+    await until('they are talking', () => lines.length > said + 6);
     await cluster.kill(name);
     await talking;
     cluster.start(name);
@@ -63,7 +64,7 @@ test('every line is shown once at each, though both edges are killed', async () 
   cluster.start('edge1');
   cluster.start('edge2');
   await until('both have every line', () => lines.every((line) => ann.shows(line) > 0 && bob.shows(line) > 0), 40000, tell);
-  await sleep(500);
+  await sleep(500); // what is shown twice would be shown now
   for (const person of people) {
     for (const line of lines) assert.equal(person.shows(line), 1, `${person.name} shows ${line} ${person.shows(line)} times\n${tell()}`);
     const shown = (who) => [...person.out.matchAll(new RegExp(`<${who}-(\\d+)>`, 'g'))].map((m) => Number(m[1]));
@@ -89,7 +90,7 @@ test('a new start with the same state file shows what was missed, once', async (
   assert.equal((await bob.child.ended).code, 0, tell());
   const ann = sit('ann', 'Ann');
   await until('ann sees it', () => ann.shows(': <missed>') > 0, 15000, tell);
-  await sleep(300);
+  await sleep(300); // a second time would come now
   const next = Number(state('bob')[2]); // by one, and by the milliseconds between start and hello
   assert.ok(next > ahead && next < ahead + 10000, `${next} after ${ahead}`);
   assert.ok(Math.abs(Number(state('ann')[2]) - Date.now()) < 60000, tell());

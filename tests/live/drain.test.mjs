@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Client } from './lib/client.mjs';
-import { Cluster, sleep, until } from './lib/cluster.mjs';
+import { Cluster, until } from './lib/cluster.mjs';
 import { Load } from './lib/load.mjs';
 
 const DRAIN_MS = 4000; // edge.drain_ms here; 20,000 by default
@@ -22,7 +22,7 @@ const tell = () => load.describe();
 
 test('an edge tells its clients to go, and goes', async () => {
   load.talk();
-  await sleep(500);
+  await load.acked(50);
   const there = load.clients.filter((client) => client.node === 'edge1');
   assert.ok(there.length > 0, 'nobody is on edge1');
   const told = new Map(there.map((client) => [client, client.seen.reconnects]));
@@ -66,13 +66,12 @@ test('a client that does not go by itself is closed with 4200', async () => {
 
 test('a router hands its users over', async () => {
   load.talk();
-  await sleep(500);
+  await load.acked(50);
   const { code, ms } = await cluster.term('router1');
   assert.equal(code, 0, tell());
   assert.ok(ms < 30000, `${ms} ms`);
   console.log(`# a router drained in ${ms} ms`);
-  const acks = load.recorder.acks;
-  await until('acks go on without it', () => load.recorder.acks > acks + 50, 15000, tell);
+  await load.acked(50); // without it
   cluster.start('router1');
   await load.settle();
   await load.check();
@@ -80,15 +79,14 @@ test('a router hands its users over', async () => {
 
 test('the store writes what it has begun', async () => {
   load.talk();
-  await sleep(500);
+  await load.acked(50);
   const { code, ms } = await cluster.term('store1');
   assert.equal(code, 0, tell());
   assert.ok(ms < 30000, `${ms} ms`);
   console.log(`# the store drained in ${ms} ms`);
-  await sleep(500);
+  await until('somebody waits for it', () => load.clients.some((client) => client.pending.size > 0), 5000, tell);
   cluster.start('store1');
-  const acks = load.recorder.acks;
-  await until('acks go on', () => load.recorder.acks > acks + 50, 15000, tell);
+  await load.acked(50);
   await load.settle();
   await load.check();
 });

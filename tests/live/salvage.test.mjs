@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import { appendFileSync, closeSync, cpSync, openSync, readFileSync, readdirSync, renameSync, rmSync, statSync, truncateSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { Cluster, parley, sleep } from './lib/cluster.mjs';
+import { Cluster, parley } from './lib/cluster.mjs';
 import { Load } from './lib/load.mjs';
 
 let cluster, load, store, good;
@@ -15,7 +15,7 @@ before(async () => {
   cluster = await Cluster.up();
   load = await Load.start(cluster, { users: 4, seed: 5, pause: 20 });
   load.talk();
-  await sleep(2000);
+  await load.acked(250);
   await load.settle();
   await cluster.kill('store1');
   store = join(cluster.data, 'store1');

@@ -5,7 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Client } from './lib/client.mjs';
-import { Cluster, parley, sleep, until } from './lib/cluster.mjs';
+import { Cluster, parley, until } from './lib/cluster.mjs';
 import { Load } from './lib/load.mjs';
 import { version } from './lib/versions.mjs';
 
@@ -40,8 +40,7 @@ const green = () => until('green', () => operate(parley, 'status').status === 0,
 const metric = (text, node, name) => Number(new RegExp(`^parley_${name}\\{node="${node}"[^}]*\\} (\\d+)`, 'm').exec(text)?.[1]);
 
 async function goesOn() {
-  const { acks } = load.recorder;
-  await until('acks go on', () => load.recorder.acks > acks + 20, 30000, tell);
+  await load.acked(20);
 }
 
 test('data of a later format is refused with words, and stays as it was', async () => {
@@ -156,7 +155,6 @@ test('nobody noticed anything but pauses', async () => {
   await load.settle();
   await load.check();
   load.stop();
-  await sleep(100);
   await cluster.stop();
   await old.stop();
 });

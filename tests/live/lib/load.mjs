@@ -56,6 +56,13 @@ export class Load {
     }
   }
 
+  // Resolves when n more sends were acked.
+  async acked(n, ms = 30000) {
+    const { acks } = this.recorder;
+    await until(`${n} more acks`, () => this.failed || this.recorder.acks >= acks + n, ms, () => this.describe());
+    if (this.failed) throw this.failed;
+  }
+
   delivered(event) {
     const begin = Number.parseFloat(event.body ?? '');
     if (begin > 0) this.slow.push({ what: 'delivered', from: begin, took: now() - begin });

@@ -93,7 +93,7 @@ test('a store is taken out, stays out when it starts anew, and is added again', 
   assert.match(out, new RegExp(`^! ${leader} was taken out of shard 0`, 'm'));
   await cluster.term(leader); // the supervisor starts it again
   await until('it runs', async () => (await status()).nodes.find(({ name }) => name === leader).up);
-  await sleep(1500); // a replica that may join asks four times a second
+  await sleep(6 * 250); // one that may join says so every STORE_GROUP_TELL_MS
   const { shards: [{ members, voters }] } = await status();
   assert.equal(voters, 2);
   assert.equal(members.find(({ node }) => node === leader).role, 'taken out');
