@@ -1,6 +1,7 @@
 /* What replicas know of each other: how long it is kept, what is not taken, and what follows from it besides votes. */
 #include "tests/unit/fit_rig.h"
 
+#include "store.pb-c.h"
 #include "store/transfer.h"
 #include "tests/unit/capture.h"
 
@@ -85,6 +86,37 @@ static void a_log_that_ends_too_early_is_refused(void **state)
     store_kv_batch_destroy(&r->batch);
     store_kv_close(&r->kv);
     fits_destroy(s.f);
+}
+
+/* Nobody wrote such a row: there would be no room for all who come. */
+static void a_row_that_names_a_replica_twice_is_refused(void **state)
+{
+    (void)state;
+    uint64_t other = 4711, wrong[] = { other, 0 }, indexes[] = { 1, 1 };
+    for (size_t i = 0; i < 2; i++) {
+        scene s = scene_new(7);
+        replica *r = &s.f->g->r[s.old];
+        char why[256] = "";
+        uint8_t key[] = { 0, 'C' };
+        mesh_buf value = { 0 };
+        Store__ConfirmedRow row = STORE__CONFIRMED_ROW__INIT;
+        row.n_raft_ids = row.n_indexes = 2;
+        row.raft_ids = (uint64_t[]){ other, wrong[i] };
+        row.indexes = indexes;
+        mesh_wire_pack(&row, &value);
+        store_kv_batch *batch = store_kv_batch_new();
+        store_kv_batch_put(batch, (mesh_slice){ key, sizeof key }, mesh_buf_slice(&value));
+        (void)store_kv_write(r->kv, batch, true);
+        store_kv_batch_destroy(&batch);
+        mesh_buf_fini(&value);
+        (void)sim_disk_flush_all(r->disk);
+        fits_stop(s.f, s.old);
+        assert_int_equal(replica_try_open(r, why), MESH_CORRUPT);
+        assert_non_null(strstr(why, "confirmed"));
+        store_kv_batch_destroy(&r->batch);
+        store_kv_close(&r->kv);
+        fits_destroy(s.f);
+    }
 }
 
 static void no_more_than_members(void **state)
@@ -241,6 +273,7 @@ int main(void)
         cmocka_unit_test(what_is_known_is_kept),
         cmocka_unit_test(a_leader_confirms_what_is_on_its_own_disk),
         cmocka_unit_test(a_log_that_ends_too_early_is_refused),
+        cmocka_unit_test(a_row_that_names_a_replica_twice_is_refused),
         cmocka_unit_test(no_more_than_members),
         cmocka_unit_test(who_is_gone_makes_room),
         cmocka_unit_test(a_spare_asks_for_no_votes),
