@@ -17,7 +17,7 @@ fuzz-run:
 $(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/fuzz.o $(B)/tests/sim/kv_mem.o $(B)/libparley.a
 	$(CC) $(LDFLAGS_$(MODE)) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
-$(B)/tests/fuzz/seeds: $(B)/tests/fuzz/seeds.o $(B)/libparley.a
+$(B)/tests/fuzz/seeds: $(B)/tests/fuzz/seeds.o $(B)/tests/fuzz/seeds_store.o $(B)/libparley.a
 	$(CC) $(LDFLAGS_$(MODE)) -o $@ $^ $(LDLIBS)
 
 fuzz-seeds: $(B)/tests/fuzz/seeds

@@ -8,14 +8,12 @@
 
 #include "client.pb-c.h"
 #include "edge/codec.h"
-#include "mesh/wire.h"
-#include "store.pb-c.h"
-#include "store/kv_rows.h"
+#include "tests/fuzz/seeds.h"
 
 static const char *folder;
 static unsigned number;
 
-static void begin(const char *dir, const char *name)
+void seeds_begin(const char *dir, const char *name)
 {
     static char path[256];
     (void)snprintf(path, sizeof path, "%s/%s", dir, name);
@@ -27,7 +25,12 @@ static void begin(const char *dir, const char *name)
     number = 0;
 }
 
-static void put(const void *bytes, size_t n)
+void seeds_skip_to(unsigned n)
+{
+    number = n;
+}
+
+void seeds_put(const void *bytes, size_t n)
 {
     char path[300];
     (void)snprintf(path, sizeof path, "%s/%02u", folder, number++);
@@ -40,12 +43,12 @@ static void put(const void *bytes, size_t n)
 
 static void text(const char *s)
 {
-    put(s, strlen(s));
+    seeds_put(s, strlen(s));
 }
 
-static void put_buf(mesh_buf *b)
+void seeds_put_buf(mesh_buf *b)
 {
-    put(b->data, b->size);
+    seeds_put(b->data, b->size);
     mesh_buf_clear(b);
 }
 
@@ -107,13 +110,13 @@ static void put_requests(void (*each)(const Client__Request *request, mesh_buf *
 static void as_protobuf(const Client__Request *request, mesh_buf *out)
 {
     edge_codec_put_request(EDGE_PROTOBUF, request, out);
-    put_buf(out);
+    seeds_put_buf(out);
 }
 
 static void as_json(const Client__Request *request, mesh_buf *out)
 {
     edge_codec_put_request(EDGE_JSON, request, out);
-    put_buf(out);
+    seeds_put_buf(out);
 }
 
 static void all_in_one(const Client__Request *request, mesh_buf *out)
@@ -123,7 +126,7 @@ static void all_in_one(const Client__Request *request, mesh_buf *out)
 
 /* ---- chunks ---- */
 
-static void chunk(mesh_buf *out, const char *head, const void *bytes, size_t n)
+void seeds_chunk(mesh_buf *out, const char *head, const void *bytes, size_t n)
 {
     size_t h = head != NULL ? 1 : 0;
     uint8_t length[2] = { (uint8_t)(n + h), (uint8_t)((n + h) >> 8) };
@@ -136,10 +139,10 @@ static void chunk_request(const Client__Request *request, mesh_buf *out)
 {
     mesh_buf one = { 0 };
     edge_codec_put_request(EDGE_JSON, request, &one);
-    chunk(out, "\1", one.data, one.size);
+    seeds_chunk(out, "\1", one.data, one.size);
     mesh_buf_clear(&one);
     edge_codec_put_request(EDGE_PROTOBUF, request, &one);
-    chunk(out, "\2", one.data, one.size);
+    seeds_chunk(out, "\2", one.data, one.size);
     mesh_buf_fini(&one);
 }
 
@@ -147,15 +150,15 @@ static void chunk_event(mesh_buf *out, const Client__Event *event)
 {
     mesh_buf one = { 0 };
     edge_codec_put_event(EDGE_PROTOBUF, event, &one);
-    chunk(out, NULL, one.data, one.size);
+    seeds_chunk(out, NULL, one.data, one.size);
     mesh_buf_fini(&one);
 }
 
-static void chunk_msg(mesh_buf *out, const char *head, const Mesh__Msg *msg)
+void seeds_chunk_msg(mesh_buf *out, const char *head, const Mesh__Msg *msg)
 {
     mesh_buf one = { 0 };
     mesh_wire_pack(msg, &one);
-    chunk(out, head, one.data, one.size);
+    seeds_chunk(out, head, one.data, one.size);
     mesh_buf_fini(&one);
 }
 
@@ -206,13 +209,13 @@ static void put_events(mesh_buf *out)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         chunk_event(out, all[i]);
     }
-    put_buf(out);
+    seeds_put_buf(out);
     message.inbox_seq = 5; /* a hole */
     const Client__Event *hole[] = { &e1, &e2, &e3, &e1, &e2 };
     for (size_t i = 0; i < sizeof hole / sizeof *hole; i++) {
         chunk_event(out, hole[i]);
     }
-    put_buf(out);
+    seeds_put_buf(out);
 }
 
 /* ---- between nodes ---- */
@@ -374,113 +377,6 @@ static void fill_rest(mesh_samples *m, const char *direct)
     SAMPLE(live, LIVE, live, &live);
 }
 
-/* ---- stores of a shard: the first byte of a chunk says who speaks, 1 and 2 are stores, and how late (4: 20 ms) ----
- */
-
-static void chunk_replica(mesh_buf *out, const char *head, Mesh__Replica *word)
-{
-    MESH_MSG(msg, REPLICA, replica, word);
-    chunk_msg(out, head, &msg);
-}
-
-/* Both others have no data: this one begins. */
-static void put_empty_stores(mesh_buf *out)
-{
-    Mesh__Replica word = MESH__REPLICA__INIT;
-    word.state = MESH__REPLICA_STATE__REPLICA_EMPTY;
-    word.level = 2;
-    chunk_replica(out, "\1", &word);
-    chunk_replica(out, "\2", &word);
-}
-
-static void chunk_hold(mesh_buf *out, const char *head, uint64_t index)
-{
-    Mesh__StateHold hold = MESH__STATE_HOLD__INIT;
-    hold.index = index;
-    MESH_MSG(msg, STATE_HOLD, state_hold, &hold);
-    chunk_msg(out, head, &msg);
-}
-
-/* One joins, follows, confirms more and more, is short of space, comes back with less than it had. */
-static void put_replicas(mesh_buf *out)
-{
-    Mesh__Replica word = MESH__REPLICA__INIT;
-    Mesh__Confirmed of[2] = { MESH__CONFIRMED__INIT, MESH__CONFIRMED__INIT }, *confirmed[] = { &of[0], &of[1] };
-    Mesh__Raft raft = MESH__RAFT__INIT;
-    put_empty_stores(out);
-    word.state = MESH__REPLICA_STATE__REPLICA_JOINING;
-    word.raft_id = 2;
-    word.level = 2;
-    word.asks = 1;
-    chunk_replica(out, "\101", &word);
-    chunk_hold(out, "\1", 1);
-    chunk_hold(out, "\2", 5);
-    raft.from = 2;
-    raft.to = 1;
-    raft.from_address = "store2.0000000000000002";
-    raft.kind = MESH__RAFT_KIND__RAFT_APPENDED;
-    for (unsigned i = 1; i <= 8; i++) {
-        MESH_MSG(msg, RAFT, raft, &raft);
-        raft.term = 2;
-        raft.index = i;
-        chunk_msg(out, "\101", &msg);
-    }
-    word.state = MESH__REPLICA_STATE__REPLICA_MEMBER;
-    word.term = 2;
-    word.last_index = 8;
-    word.confirmed = confirmed;
-    word.n_confirmed = 2;
-    of[0].raft_id = 1;
-    of[0].index = 3;
-    of[1].raft_id = 2;
-    of[1].index = 6;
-    chunk_replica(out, "\101", &word);
-    word.low_space = 1;
-    chunk_replica(out, "\101", &word);
-    chunk_hold(out, "\1", 0);
-    word.last_index = 4;
-    word.asks = 0;
-    chunk_replica(out, "\101", &word);
-    put(out->data, out->size);
-    of[0].index = 1000; /* this one has forgotten */
-    chunk_replica(out, "\101", &word);
-    put_buf(out);
-}
-
-/* It is this one that joins: told that it has no vote, then that it is unfit. */
-static void put_followers(mesh_buf *out)
-{
-    Mesh__Replica word = MESH__REPLICA__INIT;
-    word.state = MESH__REPLICA_STATE__REPLICA_MEMBER;
-    word.raft_id = 2;
-    word.term = 3;
-    word.last_index = 10;
-    word.level = 2;
-    word.asks = 1;
-    chunk_replica(out, "\1", &word);
-    word.no_vote = 1;
-    chunk_replica(out, "\101", &word);
-    Mesh__Raft raft = MESH__RAFT__INIT;
-    raft.from = 2;
-    raft.to = 1;
-    raft.from_address = "store2.0000000000000002";
-    raft.kind = MESH__RAFT_KIND__RAFT_APPEND;
-    raft.term = 3;
-    MESH_MSG(msg, RAFT, raft, &raft);
-    chunk_msg(out, "\101", &msg);
-    raft.kind = MESH__RAFT_KIND__RAFT_VOTE;
-    raft.term = 4;
-    raft.index = 10;
-    raft.index_term = 3;
-    chunk_msg(out, "\101", &msg);
-    put(out->data, out->size);
-    word.no_vote = 0;
-    word.unfit = 1;
-    word.term = 5;
-    chunk_replica(out, "\101", &word);
-    put_buf(out);
-}
-
 static void put_mesh(const char *dir, mesh_buf *out)
 {
     mesh_samples m;
@@ -493,63 +389,63 @@ static void put_mesh(const char *dir, mesh_buf *out)
                                     &m.heads, &m.user_chats, &m.inbox_read, &m.read,    &m.send };
     size_t n = sizeof to_store / sizeof *to_store;
 
-    begin(dir, "frame");
+    seeds_begin(dir, "frame");
     for (size_t i = 0; i < n; i++) {
         mesh_frame_put(out, to_store[i]);
         if (i % 4 == 0) {
-            put(out->data, out->size);
+            seeds_put(out->data, out->size);
         }
     }
-    put(out->data, out->size - 3);
+    seeds_put(out->data, out->size - 3);
     out->data[0] = 2;
-    put_buf(out);
-    put("\1\4\0\0\0", 5);
+    seeds_put_buf(out);
+    seeds_put("\1\4\0\0\0", 5);
 
-    begin(dir, "store");
-    put_empty_stores(out);
+    seeds_begin(dir, "store");
+    seeds_empty_stores(out);
     for (size_t i = 0; i < n; i++) {
-        chunk_msg(out, "\40", to_store[i]);
+        seeds_chunk_msg(out, "\40", to_store[i]);
     }
-    put_buf(out);
-    put_replicas(out);
-    put_followers(out);
+    seeds_put_buf(out);
+    seeds_replicas(out);
+    seeds_followers(out);
 
-    begin(dir, "log_entry");
+    seeds_begin(dir, "log_entry");
     const Mesh__Msg *logged[] = { &m.genesis, &m.attach, &m.send, &m.append, &m.create, &m.edit, &m.ack, &m.read };
     for (size_t i = 0; i < sizeof logged / sizeof *logged; i++) {
         mesh_buf entry = { 0 }, frame = { 0 };
         mesh_frame_put(&frame, logged[i]);
         mesh_buf_put(&entry, "\0\0\0\0\1\0\0\0", 8);
         mesh_buf_put(&entry, frame.data, frame.size);
-        chunk(out, NULL, entry.data, entry.size);
+        seeds_chunk(out, NULL, entry.data, entry.size);
         mesh_buf_fini(&entry);
         mesh_buf_fini(&frame);
-        put(out->data, out->size);
+        seeds_put(out->data, out->size);
     }
     mesh_buf_clear(out);
 
-    begin(dir, "router");
-    chunk_msg(out, "\1", &m.ring);
+    seeds_begin(dir, "router");
+    seeds_chunk_msg(out, "\1", &m.ring);
     const Mesh__Msg *dialog[] = { &m.attach, &m.attached, &m.send, &m.sent, &m.deliver, &m.appended, &m.ack, &m.done };
     for (size_t i = 0; i < sizeof dialog / sizeof *dialog; i++) {
         bool from_store = i % 2 == 1 || dialog[i] == &m.deliver;
-        chunk_msg(out, from_store ? "\1" : "\0", dialog[i]);
+        seeds_chunk_msg(out, from_store ? "\1" : "\0", dialog[i]);
     }
-    put_buf(out);
+    seeds_put_buf(out);
 
-    begin(dir, "edge");
-    chunk_msg(out, "\0", &m.ring);
-    chunk(out, "\3", "", 0);
+    seeds_begin(dir, "edge");
+    seeds_chunk_msg(out, "\0", &m.ring);
+    seeds_chunk(out, "\3", "", 0);
     put_requests(chunk_request, out);
-    chunk_msg(out, "\0", &m.attached);
-    chunk_msg(out, "\0", &m.sent);
-    chunk_msg(out, "\0", &m.live);
-    put_buf(out);
+    seeds_chunk_msg(out, "\0", &m.attached);
+    seeds_chunk_msg(out, "\0", &m.sent);
+    seeds_chunk_msg(out, "\0", &m.live);
+    seeds_put_buf(out);
 }
 
 static void put_texts(const char *dir)
 {
-    begin(dir, "client_json");
+    seeds_begin(dir, "client_json");
     text("{\"type\":\"ping\",\"id\":1}\n{\"type\":\"ping\"}");
     text("{\"type\":\"send\",\"id\":1,\"to\":\"bob\",\"to\":\"cyd\",\"client_msg_id\":\"a\",\"body\":\"x\"}");
     text("{\"type\":\"send\",\"id\":9007199254740993,\"chat\":\"a\",\"body\":\"\\u0000\\ud800\"}");
@@ -558,7 +454,7 @@ static void put_texts(const char *dir)
          "1e400}}");
     text("{\"type\":\"state\",\"state\":\"inactive\"}\n\n\xff\xfe\n{}\nnull\n42");
 
-    begin(dir, "conf");
+    seeds_begin(dir, "conf");
     text("cluster\n    name = \"demo\"\n    hash_key = \"00112233445566778899aabbccddeeff\"\n    tenants = \"default "
          "x\"\n"
          "node\n    edge1\n        role = edge\n        public_key = rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7\n"
@@ -569,7 +465,7 @@ static void put_texts(const char *dir)
     text("cluster\n  name = x\n\tname = \"\n=\n    =\n#\n");
     text("node\n    a\n        role = nothing\n    a\n        shard = 99999999999999999999\n");
 
-    begin(dir, "token");
+    seeds_begin(dir, "token");
     text("1{\"alg\":\"HS256\",\"typ\":\"JWT\"}\n{\"sub\":\"ann\",\"exp\":1700003600,\"name\":\"Ann\",\"tenant\":"
          "\"default\"}");
     text("1{\"alg\":\"HS256\"}\n{\"sub\":\"ann\",\"exp\":1e300,\"nbf\":-1}");
@@ -578,14 +474,14 @@ static void put_texts(const char *dir)
     text("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4ifQ.");
     text("..");
 
-    begin(dir, "irc");
+    seeds_begin(dir, "irc");
     text("[12:00] <ann> hello\n[12:01] * ann waves\n=== ann is now known as bob\n[12:02] <bob> hi\n=== cyd has joined "
          "#x\n");
     text("=== a is now known as a\n[12:00] <a[b]\\`^{|}> \xc3\xa9 x\n");
     text("[99:99] <> \n[12:00] <x>\n[12:00] <x> \xff\n");
     text("a.5bb.5d");
 
-    begin(dir, "head");
+    seeds_begin(dir, "head");
     text("GET /v1/ws HTTP/1.1\r\nHost: localhost:8080\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
          "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
          "Sec-WebSocket-Protocol: parley.v1.json, token.a.b.c\r\nOrigin: http://localhost:8080\r\n\r\n");
@@ -603,113 +499,14 @@ static void put_wals(const char *dir)
     static const char torn[] = "\1\0\0\0\0\3\0\1abc\0\0\0\0\377\0\1gh";
     static const char wrong[] = "\0\1\2\3\4\3\0\1abc";
     static const char edit[] = "\3\0\0\0\0\41\0\1\1\32leveldb.BytewiseComparator\2\7\3\11\4\52\11\0";
-    begin(dir, "wal");
-    put(full, sizeof full - 1);
-    put(pieces, sizeof pieces - 1);
-    put(orphan, sizeof orphan - 1);
-    put(torn, sizeof torn - 1);
-    put(wrong, sizeof wrong - 1);
-    put(edit, sizeof edit - 1);
-    put("\1\0\0\0\0\0\0\0\0\0\0\0\0", 13);
-}
-
-/* ---- what replicas have confirmed ---- */
-
-static void put_confirmed_row(mesh_buf *out, size_t n, uint64_t *ids)
-{
-    uint64_t indexes[] = { 1, 2, 300, 4 };
-    Store__ConfirmedRow row = STORE__CONFIRMED_ROW__INIT;
-    mesh_buf value = { 0 };
-    row.n_raft_ids = row.n_indexes = n;
-    row.raft_ids = ids;
-    row.indexes = indexes;
-    mesh_wire_pack(&row, &value);
-    mesh_buf_put(out, "\10", 1); /* fuzz_raft.c: start again with this row */
-    chunk(out, NULL, value.data, value.size);
-    chunk(out, "\6", "\1\2\2\3\4\1\5\1", 8);
-    chunk(out, "\0", "", 0);
-    put_buf(out);
-    mesh_buf_fini(&value);
-}
-
-static void put_confirmed(const char *dir, mesh_buf *out)
-{
-    begin(dir, "raft");
-    number = 50; /* the others were found by fuzzing */
-    put_confirmed_row(out, 3, (uint64_t[]){ 1, 2, 3 });
-    put_confirmed_row(out, 4, (uint64_t[]){ 2, 9, 3, 8 });
-    put_confirmed_row(out, 4, (uint64_t[]){ 2, 3, 2, 2 });
-    put_confirmed_row(out, 0, NULL);
-}
-
-/* ---- a replica's rows ---- */
-
-static void row(mesh_buf *rows, const char *key, size_t key_size, const char *value)
-{
-    store_kv_rows_put(rows, (mesh_slice){ (const uint8_t *)key, key_size },
-                      (mesh_slice){ (const uint8_t *)value, strlen(value) });
-}
-
-static void put_asks(mesh_buf *out)
-{
-    for (unsigned i = 1; i <= 4; i++) {
-        Mesh__StateAsk ask = MESH__STATE_ASK__INIT;
-        ask.cluster = i < 4 ? "parley" : "elsewhere";
-        ask.wanted = 5;
-        ask.session = i == 2 ? 2 : 0;
-        ask.chunk = i < 3 ? 1 : i;
-        MESH_MSG(msg, STATE_ASK, state_ask, &ask);
-        msg.corr = i < 3 ? 1 : i;
-        chunk_msg(out, "\1", &msg);
-    }
-    Mesh__StateDone done = MESH__STATE_DONE__INIT;
-    done.session = 2;
-    MESH_MSG(msg, STATE_DONE, state_done, &done);
-    chunk_msg(out, "\1", &msg);
-    for (unsigned i = 0; i < 3; i++) {
-        Mesh__StateHold hold = MESH__STATE_HOLD__INIT;
-        hold.shard = i == 1;
-        hold.index = 7 * (2 - i);
-        MESH_MSG(word, STATE_HOLD, state_hold, &hold);
-        word.key = i == 0 ? "x" : "";
-        chunk_msg(out, "\1", &word);
-    }
-}
-
-static void put_states(const char *dir, mesh_buf *out)
-{
-    mesh_buf rows = { 0 };
-    begin(dir, "state");
-    row(&rows, "a", 1, "1");
-    row(&rows, "b", 1, "");
-    chunk(out, "\0", rows.data, rows.size);
-    chunk(out, "\0", rows.data, rows.size);
-    put_buf(out);
-    put_asks(out);
-    put_buf(out);
-    for (unsigned i = 1; i <= 2; i++) {
-        mesh_buf_clear(&rows);
-        if (i == 1) {
-            row(&rows, "\0A", 2, "\10\7");
-        }
-        row(&rows, i == 1 ? "c" : "m", 1, "value");
-        Mesh__StateChunk body = MESH__STATE_CHUNK__INIT;
-        body.session = 9;
-        body.chunk = i;
-        body.index = 7;
-        body.rows = (ProtobufCBinaryData){ rows.size, rows.data };
-        body.last = i == 2;
-        MESH_MSG(msg, STATE_CHUNK, state_chunk, &body);
-        chunk_msg(out, "\3", &msg);
-        put(out->data, out->size);
-    }
-    chunk(out, "\4", "\24", 1);
-    Mesh__Fault fault = MESH__FAULT__INIT;
-    fault.code = 202;
-    MESH_MSG(msg, FAULT, fault, &fault);
-    chunk_msg(out, "\3", &msg);
-    put_buf(out);
-    mesh_buf_fini(&rows);
+    seeds_begin(dir, "wal");
+    seeds_put(full, sizeof full - 1);
+    seeds_put(pieces, sizeof pieces - 1);
+    seeds_put(orphan, sizeof orphan - 1);
+    seeds_put(torn, sizeof torn - 1);
+    seeds_put(wrong, sizeof wrong - 1);
+    seeds_put(edit, sizeof edit - 1);
+    seeds_put("\1\0\0\0\0\0\0\0\0\0\0\0\0", 13);
 }
 
 int main(int argc, char **argv)
@@ -720,21 +517,21 @@ int main(int argc, char **argv)
     }
     mesh_buf out = { 0 };
     put_texts(argv[1]);
-    begin(argv[1], "client_json");
+    seeds_begin(argv[1], "client_json");
     number = 50;
     put_requests(as_json, &out);
-    begin(argv[1], "client_protobuf");
+    seeds_begin(argv[1], "client_protobuf");
     put_requests(as_protobuf, &out);
     put_requests(all_in_one, &out);
-    put(out.data, out.size - 1);
-    put_buf(&out);
-    put("\xff\xff\xff\xff\x0f", 5);
-    begin(argv[1], "event");
+    seeds_put(out.data, out.size - 1);
+    seeds_put_buf(&out);
+    seeds_put("\xff\xff\xff\xff\x0f", 5);
+    seeds_begin(argv[1], "event");
     put_events(&out);
     put_mesh(argv[1], &out);
     put_wals(argv[1]);
-    put_confirmed(argv[1], &out);
-    put_states(argv[1], &out);
+    seeds_confirmed(argv[1], &out);
+    seeds_states(argv[1], &out);
     mesh_buf_fini(&out);
     return 0;
 }
