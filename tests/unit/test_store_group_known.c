@@ -99,11 +99,11 @@ static void a_row_that_names_a_replica_twice_is_refused(void **state)
         char why[256] = "";
         uint8_t key[] = { 0, 'C' };
         mesh_buf value = { 0 };
-        Store__ConfirmedRow row = STORE__CONFIRMED_ROW__INIT;
-        row.n_raft_ids = row.n_indexes = 2;
-        row.raft_ids = (uint64_t[]){ other, wrong[i] };
-        row.indexes = indexes;
-        mesh_wire_pack(&row, &value);
+        Store__ConfirmedRow named = STORE__CONFIRMED_ROW__INIT;
+        named.n_raft_ids = named.n_indexes = 2;
+        named.raft_ids = (uint64_t[]){ other, wrong[i] };
+        named.indexes = indexes;
+        mesh_wire_pack(&named, &value);
         store_kv_batch *batch = store_kv_batch_new();
         store_kv_batch_put(batch, (mesh_slice){ key, sizeof key }, mesh_buf_slice(&value));
         (void)store_kv_write(r->kv, batch, true);
