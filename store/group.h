@@ -1,7 +1,7 @@
 /* store/group.h: how a shard's Raft group begins, how a replica comes into it and whom it replaces there.
  *
  * The stores of a shard tell each other what they are (Replica): when a link comes up, when it changes, and every
- * GROUP_TELL_MS until they are members.
+ * STORE_GROUP_TELL_MS until they are members.
  *
  *   no data  --all the others are up and have none either, and this one is the first of them in the config--> founds
  *            --another one has data--> joins: a new raft id, an empty log
