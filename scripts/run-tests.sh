@@ -4,7 +4,7 @@
 # usage: run-tests.sh BUILD_DIR STAGE…      stages: lint unit story random live live-long web fuzz valgrind
 # UNIT_SKIP names unit tests to leave out; RANDOM_SECONDS (110) or RANDOM_SEEDS (so many, however long it takes), RANDOM_FIRST
 # (from the clock), RANDOM_SHARDS and RANDOM_REPLICAS (the seed chooses) steer the random stage.
-# LIVE_JOBS (1) files of the live stage run at a time. The output of each test is in BUILD_DIR/log.
+# LIVE_JOBS (2) files of the live stage run at a time. The output of each test is in BUILD_DIR/log.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 build=$1
@@ -152,7 +152,7 @@ for stage in "$@"; do
         finish_cmocka
         ;;
     random) run_random ;;
-    live) run_node live 600 "${LIVE_JOBS:-1}" ;;
+    live) run_node live 600 "${LIVE_JOBS:-2}" ;;
     live-long) run_node live/long 1800 ;;
     web)
         (cd tests/web && { [ -d node_modules ] || npm ci --no-audit --no-fund --ignore-scripts >/dev/null; })
