@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SLOWEST_US 1500000 /* a frame that takes longer is one of a dead link: pings tell (mesh/link.h) */
+
 enum { HELLO = 1, DATA = 2 };
 
 static void review(sim_link *l);
@@ -199,7 +201,11 @@ void sim_net_send(sim_node *from, mesh_peer to, mesh_buf *frame)
             sim_trace(s, "%s: frame for %s dropped, not up", from->name, l->end[!d]->name);
             break;
         }
-        sim_us latency = sim_latency(s) * (sim_us)l->times;
+        sim_us latency = sim_latency(s);
+        if (l->times > 1) {
+            sim_us slow = latency * (sim_us)l->times;
+            latency = slow < SLOWEST_US ? slow : SLOWEST_US;
+        }
         sim_item *item = sim_pipe_put(s, &l->pipe[d], DATA, latency, deliver, l, (uint64_t)d);
         item->span = l->side[d].span;
         item->bytes = *frame;
