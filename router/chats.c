@@ -12,9 +12,11 @@
 #include "router/state.h"
 
 #define CHATS_RESYNC 50
-#define PREVIEW_BYTES 256u
+#define LIST_CHATS 200u /* of a page; no store tells more */
 #define LIST_BYTES (256u * 1024)
 #define LIST_ELEMENTS 4096u
+#define PREVIEW_BYTES 256u  /* of a body beyond these two */
+#define SUMMARY_BYTES 3072u /* of all of such a summary; a store's is shorter */
 
 static router_request *ask_rows(router_core *core, const char *user, uint64_t before, uint32_t limit, mesh_peer from,
                                 uint64_t corr, uint64_t trace, uint32_t ttl_ms, mesh_time now, mesh_out *out)
@@ -142,19 +144,23 @@ static Mesh__Heads without(router_core *core, const Mesh__Heads *heads, Mesh__He
     return rest;
 }
 
-/* What the user's store knows of chats whose own store says nothing. */
+/* What the user's store knows of a chat whose own store says nothing. */
+static void say_unavailable(Mesh__Summary *s, char *chat, uint64_t inbox_seq)
+{
+    mesh__summary__init(s);
+    s->chat = chat;
+    s->kind = mesh_id_is_direct(chat) ? MESH__CHAT_KIND__CHAT_DIRECT : MESH__CHAT_KIND__CHAT_GROUP;
+    s->inbox_seq = inbox_seq;
+    s->unavailable = true;
+}
+
 static Mesh__ChatList unavailable(router_core *core, const Mesh__Heads *heads)
 {
     Mesh__ChatList list = MESH__CHAT_LIST__INIT;
     list.chats = mesh_arena_alloc(core->arena, (heads->n_chats + 1) * sizeof *list.chats);
     for (size_t i = 0; i < heads->n_chats; i++) {
         Mesh__Summary *s = list.chats[list.n_chats++] = mesh_arena_alloc(core->arena, sizeof *s);
-        bool direct = mesh_id_is_direct(heads->chats[i]->chat);
-        mesh__summary__init(s);
-        s->chat = heads->chats[i]->chat;
-        s->kind = direct ? MESH__CHAT_KIND__CHAT_DIRECT : MESH__CHAT_KIND__CHAT_GROUP;
-        s->inbox_seq = heads->chats[i]->inbox_seq;
-        s->unavailable = true;
+        say_unavailable(s, heads->chats[i]->chat, heads->chats[i]->inbox_seq);
     }
     mesh_stats_add(core->stats, ROUTER_STAT_UNAVAILABLE, list.n_chats);
     return list;
@@ -167,24 +173,51 @@ static int compare_newest(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-/* What several shards said, each within a page's bounds, must be within them together: the rest is cut to previews. */
-static void shorten(Mesh__ChatList *list)
+/* As mesh/wire.c counts, but for the summary and its entry. */
+static size_t elements_of(const Mesh__Summary *s)
+{
+    size_t n = s->base.n_unknown_fields;
+    if (s->last) {
+        n += s->last->base.n_unknown_fields + s->last->n_users + s->last->n_attachments;
+        for (size_t i = 0; i < s->last->n_attachments; i++) {
+            n += s->last->attachments[i]->base.n_unknown_fields;
+        }
+    }
+    return n;
+}
+
+static void cut_entry(Mesh__Entry *last)
+{
+    last->base.n_unknown_fields = 0;
+    last->n_users = last->n_attachments = 0;
+    size_t size = last->body.len > PREVIEW_BYTES ? PREVIEW_BYTES : last->body.len;
+    while (size > 0 && size < last->body.len && (last->body.data[size] & 0xc0) == 0x80) {
+        size--; /* not within a character */
+    }
+    last->body.len = size;
+}
+
+/* What several shards said, each within a page's bounds, must be within them together: the rest is cut to previews. So
+ * it fits a message, whatever they said. */
+static void shorten(router_core *core, Mesh__ChatList *list)
 {
     size_t bytes = 0;
     size_t elements = 0;
     for (size_t i = 0; i < list->n_chats; i++) {
-        Mesh__Entry *last = list->chats[i]->last;
-        bytes += mesh_wire_size(list->chats[i]);
-        elements += last ? last->n_users + last->n_attachments : 0;
-        if (!last || (bytes <= LIST_BYTES && elements <= LIST_ELEMENTS)) {
+        Mesh__Summary *s = list->chats[i];
+        bytes += mesh_wire_size(s);
+        elements += elements_of(s);
+        if (bytes <= LIST_BYTES && elements <= LIST_ELEMENTS) {
             continue;
         }
-        last->n_users = last->n_attachments = 0;
-        size_t size = last->body.len > PREVIEW_BYTES ? PREVIEW_BYTES : last->body.len;
-        while (size > 0 && size < last->body.len && (last->body.data[size] & 0xc0) == 0x80) {
-            size--; /* not within a character */
+        s->base.n_unknown_fields = 0;
+        if (s->last) {
+            cut_entry(s->last);
         }
-        last->body.len = size;
+        if (mesh_wire_size(s) > SUMMARY_BYTES) {
+            say_unavailable(s, s->chat, s->inbox_seq);
+            mesh_stats_add(core->stats, ROUTER_STAT_MALFORMED, 1);
+        }
     }
 }
 
@@ -202,7 +235,7 @@ static void join(router_core *core, const Mesh__ChatList *other, Mesh__ChatList 
     qsort(all, n, sizeof *all, compare_newest);
     list->chats = all;
     list->n_chats = n;
-    shorten(list);
+    shorten(core, list);
 }
 
 /* All that can be said of these chats; with the last of them the list goes out, and is removed. */
@@ -284,6 +317,22 @@ static void begin_list(router_core *core, const router_request *req, const Mesh_
     ask_heads(core, list, heads, now, out);
 }
 
+/* Ids, each once, and no more than a page has: any other row is malformed. */
+static Mesh__Heads rows_of(router_core *core, const Mesh__UserChatPage *page)
+{
+    Mesh__Heads heads = MESH__HEADS__INIT;
+    heads.chats = mesh_arena_alloc(core->arena, LIST_CHATS * sizeof *heads.chats);
+    for (size_t i = 0; i < page->n_chats; i++) {
+        char *chat = page->chats[i]->chat;
+        if (heads.n_chats < LIST_CHATS && mesh_qid_valid(chat) && !has(heads.chats, heads.n_chats, chat)) {
+            heads.chats[heads.n_chats++] = page->chats[i];
+        } else {
+            mesh_stats_add(core->stats, ROUTER_STAT_MALFORMED, 1);
+        }
+    }
+    return heads;
+}
+
 void router_chats_rows(router_core *core, router_request *req, const Mesh__Msg *answer, mesh_time now, mesh_out *out)
 {
     if (answer->body_case != MESH__MSG__BODY_USER_CHAT_PAGE) {
@@ -292,16 +341,35 @@ void router_chats_rows(router_core *core, router_request *req, const Mesh__Msg *
     }
     const Mesh__UserChatPage *page = answer->user_chat_page;
     Mesh__ChatList none = MESH__CHAT_LIST__INIT;
-    if (page->n_chats == 0) {
+    Mesh__Heads heads = rows_of(core, page);
+    if (heads.n_chats == 0) {
         done(core, req, &none, now, out);
         return;
     }
-    Mesh__Heads heads = MESH__HEADS__INIT;
-    heads.user = (char *)req->held;
-    heads.chats = page->chats;
-    heads.n_chats = page->n_chats;
     req->has_more = page->has_more;
+    heads.user = (char *)req->held;
     begin_list(core, req, &heads, now, out);
+}
+
+/* Of what a store says, a summary of each chat that it was asked for; any other is malformed. */
+static Mesh__ChatList only_asked(router_core *core, const Mesh__Heads *asked, const Mesh__ChatList *said)
+{
+    Mesh__ChatList list = MESH__CHAT_LIST__INIT;
+    bool *seen = mesh_arena_alloc(core->arena, asked->n_chats * sizeof *seen + 1);
+    list.chats = mesh_arena_alloc(core->arena, (asked->n_chats + 1) * sizeof *list.chats);
+    for (size_t i = 0; i < said->n_chats; i++) {
+        size_t at = 0;
+        while (at < asked->n_chats && (seen[at] || strcmp(asked->chats[at]->chat, said->chats[i]->chat) != 0)) {
+            at++;
+        }
+        if (at < asked->n_chats) {
+            seen[at] = true;
+            list.chats[list.n_chats++] = said->chats[i];
+        } else {
+            mesh_stats_add(core->stats, ROUTER_STAT_MALFORMED, 1);
+        }
+    }
+    return list;
 }
 
 void router_chats_heads(router_core *core, const router_request *req, const Mesh__Msg *answer, mesh_time now,
@@ -316,11 +384,10 @@ void router_chats_heads(router_core *core, const router_request *req, const Mesh
         learn(core, list, asked->heads, unavailable(core, asked->heads), now, out);
         return;
     }
-    Mesh__ChatList said = *answer->chat_list;
-    Mesh__Heads told = without(core, asked->heads, said.elsewhere, said.n_elsewhere);
+    const Mesh__ChatList *said = answer->chat_list;
+    Mesh__Heads told = without(core, asked->heads, said->elsewhere, said->n_elsewhere);
     Mesh__Heads again = without(core, asked->heads, told.chats, told.n_chats); /* their slot is on the way */
-    said.n_elsewhere = 0;
-    learn(core, list, &told, said, now, out);
+    learn(core, list, &told, only_asked(core, &told, said), now, out);
     if (again.n_chats > 0) {
         ask_heads(core, list, &again, now, out);
     }

@@ -295,6 +295,135 @@ static void a_new_device_is_welcomed_without_them(void **state)
     expect_list(welcome->attached->chats, welcome->attached->n_chats, chats, "?n");
 }
 
+/* Of this chat n summaries, each with an entry. */
+static void tell_many(fixture *f, mesh_peer store, uint64_t corr, char *chat, size_t n)
+{
+    Mesh__Entry last = MESH__ENTRY__INIT;
+    Mesh__Summary summary = MESH__SUMMARY__INIT;
+    Mesh__ChatList chats = MESH__CHAT_LIST__INIT;
+    summary.chat = chat;
+    summary.inbox_seq = 89;
+    summary.name = "its name";
+    summary.last = &last;
+    chats.chats = mesh_arena_alloc(f->arena, n * sizeof *chats.chats);
+    for (size_t i = 0; i < n; i++) {
+        chats.chats[chats.n_chats++] = &summary;
+    }
+    MESH_MSG(msg, CHAT_LIST, chat_list, &chats);
+    msg.corr = corr;
+    say(f, store, &msg);
+}
+
+/* Each answer is what one message may be, and all of them together are more. */
+static void an_answer_has_only_what_was_asked(void **state)
+{
+    fixture *f = *state;
+    const size_t n = 4000;
+    char *chats[] = { chat_at(f, 0), chat_at(f, 1), chat_at(f, 2) };
+    list_of(f, TTL_MS, 0, chats, 3);
+    Mesh__Msg *zero = only(f, S0A, MESH__MSG__BODY_HEADS);
+    Mesh__Msg *one = only(f, S1, MESH__MSG__BODY_HEADS);
+    Mesh__Msg *two = only(f, S2, MESH__MSG__BODY_HEADS);
+    tell_many(f, S1, one->corr, chats[1], n);             /* over and over */
+    tell_many(f, S2, two->corr, id_at(f, "g:", 2, 1), n); /* not asked for */
+    assert_int_equal(metric_of(f, "parley_router_malformed_total"), 2 * n - 1);
+    tell_heads(f, S0A, zero, false);
+    expect_answer(f, chats, "nn");
+}
+
+static void rows_are_ids_and_each_once(void **state)
+{
+    fixture *f = *state;
+    enum { N = 203 };
+    Mesh__HeadAsk asks[N];
+    Mesh__HeadAsk *list[N];
+    Mesh__UserChatPage page = MESH__USER_CHAT_PAGE__INIT;
+    for (unsigned i = 0; i < N; i++) {
+        mesh__head_ask__init(list[i] = &asks[i]);
+        asks[i].chat = id_at(f, "g:", 0, i);
+        asks[i].inbox_seq = 1000 - i;
+    }
+    asks[1].chat = "no id";
+    asks[2].chat = asks[0].chat;
+    page.chats = list;
+    page.n_chats = N;
+    MESH_MSG(answer, USER_CHAT_PAGE, user_chat_page, &page);
+    ask_list(f, TTL_MS, 0);
+    answer.corr = only(f, S1, MESH__MSG__BODY_USER_CHATS)->corr;
+    say(f, S1, &answer);
+    const Mesh__Heads *heads = only(f, S0A, MESH__MSG__BODY_HEADS)->heads;
+    assert_int_equal(heads->n_chats, 200);
+    assert_string_equal(heads->chats[1]->chat, asks[3].chat);
+    assert_int_equal(metric_of(f, "parley_router_malformed_total"), 3);
+}
+
+/* One summary of each of these two chats, the first of shard 1, with such entries. */
+static Mesh__Summary **tell_long(fixture *f, Mesh__Entry *first, Mesh__Entry *second, char *name)
+{
+    char *chats[] = { chat_at(f, 1), chat_at(f, 0) };
+    Mesh__Entry *entries[] = { first, second };
+    list_of(f, TTL_MS, 0, chats, 2);
+    const Mesh__Msg *asks[] = { only(f, S1, MESH__MSG__BODY_HEADS), only(f, S0A, MESH__MSG__BODY_HEADS) };
+    for (size_t i = 0; i < 2; i++) {
+        Mesh__Summary summary = MESH__SUMMARY__INIT;
+        Mesh__Summary *list[] = { &summary };
+        Mesh__ChatList said = MESH__CHAT_LIST__INIT;
+        summary.chat = chats[i];
+        summary.inbox_seq = 90 - i;
+        summary.name = name;
+        summary.last = entries[i];
+        said.chats = list;
+        said.n_chats = 1;
+        MESH_MSG(msg, CHAT_LIST, chat_list, &said);
+        msg.corr = asks[i]->corr;
+        say(f, i == 0 ? S1 : S0A, &msg);
+    }
+    const Mesh__ChatList *list = only(f, EDGE, MESH__MSG__BODY_CHAT_LIST)->chat_list;
+    assert_int_equal(list->n_chats, 2);
+    assert_string_equal(list->chats[0]->chat, chats[0]);
+    assert_string_equal(list->chats[1]->chat, chats[1]);
+    return list->chats;
+}
+
+/* Each is within a page's bytes, both are not: of the later one comes a preview. */
+static void a_list_is_bounded_in_bytes(void **state)
+{
+    fixture *f = *state;
+    enum { BYTES = 200001 };
+    Mesh__Entry entry = MESH__ENTRY__INIT;
+    entry.body.data = mesh_arena_alloc(f->arena, BYTES);
+    entry.body.len = BYTES;
+    for (size_t i = 0; i < BYTES; i++) {
+        entry.body.data[i] = i == 0 ? 'x' : i % 2 ? 0xc3 : 0xa4;
+    }
+    Mesh__Summary **list = tell_long(f, &entry, &entry, "its name");
+    assert_int_equal(list[0]->last->body.len, BYTES);
+    assert_int_equal(list[1]->last->body.len, 255); /* 256 would be within a character */
+    assert_int_equal(metric_of(f, "parley_router_malformed_total"), 0);
+    entry.body.len = BYTES;
+    char *name = mesh_arena_alloc(f->arena, 4000);
+    memset(name, 'n', 3999);
+    list = tell_long(f, &entry, &entry, name); /* no store has such a name */
+    assert_false(list[0]->unavailable);
+    assert_true(list[1]->unavailable);
+    assert_string_equal(list[1]->name, "");
+    assert_int_equal(metric_of(f, "parley_router_malformed_total"), 1);
+}
+
+static void a_list_is_bounded_in_elements(void **state)
+{
+    fixture *f = *state;
+    Mesh__Entry entry = MESH__ENTRY__INIT;
+    entry.n_users = 3000;
+    entry.users = mesh_arena_alloc(f->arena, entry.n_users * sizeof *entry.users);
+    for (size_t i = 0; i < entry.n_users; i++) {
+        entry.users[i] = "u";
+    }
+    Mesh__Summary **list = tell_long(f, &entry, &entry, "its name");
+    assert_int_equal(list[0]->last->n_users, 3000);
+    assert_int_equal(list[1]->last->n_users, 0);
+}
+
 static void ask_many(fixture *f, char *chat, unsigned n)
 {
     Mesh__Read read = MESH__READ__INIT;
@@ -345,6 +474,10 @@ int main(void)
         STORY(a_shard_that_is_down_is_known_at_once),
         STORY(a_fault_marks_only_what_was_asked_there),
         STORY(a_chat_on_its_way_is_asked_for_again),
+        STORY(an_answer_has_only_what_was_asked),
+        STORY(rows_are_ids_and_each_once),
+        STORY(a_list_is_bounded_in_bytes),
+        STORY(a_list_is_bounded_in_elements),
         STORY(a_new_device_is_welcomed_without_them),
         STORY(a_dead_shard_leaves_room_for_the_others),
     };
