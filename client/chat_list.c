@@ -102,11 +102,13 @@ void client_chat_show_list(client_chat *chat, Client__Summary **list, size_t n, 
     for (size_t i = 0; i < n; i++) {
         (void)learn(chat, list[i]);
         const client_room *room = client_chat_room(chat, list[i]->chat);
+        mesh_buf *line = client_chat_begin(chat);
         if (chat->n_listed < CLIENT_CHAT_LISTED) {
             snprintf(chat->listed[chat->n_listed++], sizeof chat->listed[0], "%s", room->id);
+            mesh_buf_printf(line, "%3zu  ", chat->n_listed);
+        } else {
+            mesh_buf_puts(line, "  -  ");
         }
-        mesh_buf *line = client_chat_begin(chat);
-        mesh_buf_printf(line, "%3zu  ", chat->n_listed);
         put_chat(line, room, list[i]);
         client_chat_end(chat);
     }

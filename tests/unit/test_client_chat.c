@@ -129,6 +129,31 @@ static void what_is_not_known_is_asked_for_again(void **state)
     asks_after(d, CLIENT_CHAT_AGAIN_MS, 0);
 }
 
+/* Those beyond have no number. */
+static void the_numbers_are_bounded(void **state)
+{
+    enum { N = CLIENT_CHAT_LISTED + 3 };
+    desk *d = *state;
+    Client__Summary *list[N];
+    for (unsigned i = 0; i < N; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "g:%u", i);
+        list[i] = mesh_arena_alloc(d->f.parsed, sizeof *list[i]);
+        client__summary__init(list[i]);
+        list[i]->chat = mesh_arena_strdup(d->f.parsed, id);
+        list[i]->name = list[i]->chat;
+        list[i]->inbox_seq = N - i;
+    }
+    client_chat_show_list(d->chat, list, N - 4, false, true);
+    d->f.told[0] = '\0';
+    client_chat_show_list(d->chat, list + N - 4, 4, false, false);
+    told(&d->f, "1000  g:999\n  -  g:1000\n  -  g:1001\n  -  g:1002\n");
+    assert_int_equal(d->chat->n_listed, CLIENT_CHAT_LISTED);
+    assert_string_equal(d->chat->listed[CLIENT_CHAT_LISTED - 1], "g:999");
+    client_chat_show_list(d->chat, list, 1, false, true);
+    assert_int_equal(d->chat->n_listed, 1);
+}
+
 static void the_pauses_are_bounded(void **state)
 {
     desk *d = *state;
@@ -148,6 +173,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_is_not_known_is_asked_for_again, sit_down, stand_up),
+        cmocka_unit_test_setup_teardown(the_numbers_are_bounded, sit_down, stand_up),
         cmocka_unit_test_setup_teardown(the_pauses_are_bounded, sit_down, stand_up),
     };
     return cmocka_run_group_tests_name("client chat", tests, NULL, NULL);
