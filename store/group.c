@@ -144,7 +144,7 @@ static void judge_stranger(const store_group *group, const store_consensus *cons
     bool claims = r->state == MESH__REPLICA_STATE__REPLICA_MEMBER || r->state == MESH__REPLICA_STATE__REPLICA_FORMER;
     if (claims && r->term <= store_consensus_term(cons) && now.mono >= r->next_word) {
         r->next_word = now.mono + STORE_GROUP_TELL_MS;
-        group_call_unfit(group, cons, at, r->raft_id, out);
+        group_tell_one(group, cons, at, r->raft_id, out);
     }
 }
 

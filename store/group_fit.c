@@ -58,7 +58,7 @@ static uint64_t spare_at(const store_group *group, const store_consensus *cons, 
     return member != NULL && member->role == STORE_SPARE ? member->raft_id : 0;
 }
 
-static void tell_one(const store_group *group, const store_consensus *cons, size_t at, uint64_t unfit, mesh_out *out)
+void group_tell_one(const store_group *group, const store_consensus *cons, size_t at, uint64_t unfit, mesh_out *out)
 {
     word w;
     describe(group, cons, &w);
@@ -97,7 +97,7 @@ static bool tell_peers(store_group *group, const store_consensus *cons, bool all
         r->up_at = r->up_at == 0 ? group->awake : r->up_at;
         bool awaited = is_awaited(group, r);
         if (all || r->asks || (due && awaited)) {
-            tell_one(group, cons, i, 0, out);
+            group_tell_one(group, cons, i, 0, out);
             r->asks = false;
         }
         awaits = awaits || awaited;
@@ -155,11 +155,6 @@ bool group_is_word(const Mesh__Replica *msg)
     return ok;
 }
 
-void group_call_unfit(const store_group *group, const store_consensus *cons, size_t at, uint64_t raft_id, mesh_out *out)
-{
-    tell_one(group, cons, at, raft_id, out);
-}
-
 static void call_stale(const store_group *group, const store_consensus *cons, mesh_peer peer, const Mesh__Replica *msg,
                        mesh_out *out)
 {
@@ -167,7 +162,7 @@ static void call_stale(const store_group *group, const store_consensus *cons, me
              mesh_conf_node(group->conf, peer)->name, msg->last_index, store_consensus_match(cons, msg->raft_id));
     for (size_t i = 0; i < group->n; i++) {
         if (group->peers[i] == peer) {
-            tell_one(group, cons, i, msg->raft_id, out);
+            group_tell_one(group, cons, i, msg->raft_id, out);
         }
     }
 }

@@ -80,8 +80,7 @@ static inline Mesh__ReplicaState state_of(const store_consensus *cons, bool lost
 }
 
 bool group_is_word(const Mesh__Replica *msg); /* what it says was confirmed makes sense */
-/* Tell the peer at this place that its data is to be put aside. */
-void group_call_unfit(const store_group *group, const store_consensus *cons, size_t at, uint64_t raft_id,
-                      mesh_out *out);
+/* Tell the peer at this place of this replica. unfit: a raft id whose data is to be put aside; 0: of none. */
+void group_tell_one(const store_group *group, const store_consensus *cons, size_t at, uint64_t unfit, mesh_out *out);
 
 #endif
