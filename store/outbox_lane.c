@@ -389,17 +389,20 @@ void store_outbox_lanes_start(store_outbox *ob)
 
 static void move_aside(store_outbox *ob, size_t from, size_t to)
 {
-    lane *target = lane_at(ob, to);
+    if (from == to) {
+        return;
+    }
     lane *l = lane_at(ob, from);
-    for (size_t i = 0; i < l->n_aside && from != to; i++) {
-        push(target, l->aside[i]);
+    debt *moved = l->aside;
+    size_t n = l->n_aside;
+    l->aside = NULL;
+    l->n_aside = l->cap = 0;
+    rest(l);
+    lane *target = lane_at(ob, to);
+    for (size_t i = 0; i < n; i++) {
+        push(target, moved[i]);
     }
-    if (from != to) {
-        free(l->aside);
-        l->aside = NULL;
-        l->n_aside = l->cap = 0;
-        rest(l);
-    }
+    free(moved);
 }
 
 void store_outbox_lanes_ring(store_outbox *ob)

@@ -433,6 +433,37 @@ static Mesh__Msg *rig_append(rig *r, Mesh__Entry *entry, uint64_t prev, const ch
     return rig_ask(r, &msg);
 }
 
+/* What a router does with a parcel. mute: its answer is lost on the way. */
+static void rig_relay(rig *r, mesh_peer router, const Mesh__Deliver *deliver, bool mute)
+{
+    Mesh__Append append = MESH__APPEND__INIT;
+    append.entry = deliver->entry;
+    append.n_users = deliver->n_users;
+    append.users = deliver->users;
+    MESH_MSG(msg, APPEND, append, &append);
+    Mesh__Msg *answer = rig_ask_from(r, router, &msg);
+    assert_int_equal(answer->body_case, MESH__MSG__BODY_APPENDED);
+    Mesh__Delivered delivered = MESH__DELIVERED__INIT;
+    delivered.item = deliver->item;
+    delivered.parcel = deliver->parcel;
+    delivered.gaps = mesh_arena_alloc(r->arena, deliver->n_users * sizeof *delivered.gaps);
+    for (size_t i = 0; i < deliver->n_users; i++) {
+        const Mesh__AppendResult *result = answer->appended->results[i];
+        assert_int_not_equal(result->state, MESH__APPEND_STATE__APPEND_REFUSED);
+        if (result->state == MESH__APPEND_STATE__APPEND_GAP) {
+            Mesh__Gap *gap = mesh_arena_alloc(r->arena, sizeof *gap);
+            mesh__gap__init(gap);
+            gap->user = deliver->users[i]->user;
+            gap->expected = result->expected;
+            delivered.gaps[delivered.n_gaps++] = gap;
+        }
+    }
+    if (!mute) {
+        MESH_MSG(done, DELIVERED, delivered, &delivered);
+        rig_give(r, router, &done);
+    }
+}
+
 static Mesh__Msg *rig_attach(rig *r, Mesh__Attach *attach, const char *user, const char *device)
 {
     attach->user = rig_q(r, user);

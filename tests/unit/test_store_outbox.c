@@ -123,36 +123,6 @@ typedef struct relay {
     bool mute;    /* appends, but the answer is lost on the way */
 } relay;
 
-static void relay_one(rig *r, relay *y, mesh_peer router, const Mesh__Deliver *deliver)
-{
-    Mesh__Append append = MESH__APPEND__INIT;
-    append.entry = deliver->entry;
-    append.n_users = deliver->n_users;
-    append.users = deliver->users;
-    MESH_MSG(msg, APPEND, append, &append);
-    Mesh__Msg *answer = rig_ask_from(r, router, &msg);
-    ASSERT_KIND(answer, APPENDED);
-    Mesh__Delivered delivered = MESH__DELIVERED__INIT;
-    delivered.item = deliver->item;
-    delivered.parcel = deliver->parcel;
-    delivered.gaps = mesh_arena_alloc(r->arena, deliver->n_users * sizeof *delivered.gaps);
-    for (size_t i = 0; i < deliver->n_users; i++) {
-        const Mesh__AppendResult *result = answer->appended->results[i];
-        assert_int_not_equal(result->state, MESH__APPEND_STATE__APPEND_REFUSED);
-        if (result->state == MESH__APPEND_STATE__APPEND_GAP) {
-            Mesh__Gap *gap = mesh_arena_alloc(r->arena, sizeof *gap);
-            mesh__gap__init(gap);
-            gap->user = deliver->users[i]->user;
-            gap->expected = result->expected;
-            delivered.gaps[delivered.n_gaps++] = gap;
-        }
-    }
-    if (!y->mute) {
-        MESH_MSG(done, DELIVERED, delivered, &delivered);
-        rig_give(r, router, &done);
-    }
-}
-
 static void relay_all(rig *r, relay *y)
 {
     rig_run(r);
@@ -161,7 +131,7 @@ static void relay_all(rig *r, relay *y)
         if (seen.msg->body_case == MESH__MSG__BODY_DELIVER && !y->deaf[seen.to]) {
             y->delivers++;
             y->tracked += seen.msg->deliver->item != 0 ? 1 : 0;
-            relay_one(r, y, seen.to, seen.msg->deliver);
+            rig_relay(r, seen.to, seen.msg->deliver, y->mute);
             rig_run(r);
         }
     }
@@ -606,7 +576,7 @@ static void what_a_router_has_not_confirmed_is_bounded(void **state)
         if (seen.msg->body_case == MESH__MSG__BODY_DELIVER) {
             assert_int_equal(seen.msg->deliver->entry->seq, ++last); /* in order, each once */
             open -= packed_size(&seen);
-            relay_one(r, &y, seen.to, seen.msg->deliver);
+            rig_relay(r, seen.to, seen.msg->deliver, false);
             rig_run(r);
         }
     }

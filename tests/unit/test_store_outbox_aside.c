@@ -1,227 +1,6 @@
 /* A router or a shard that confirms nothing: what it is owed is put aside, everybody else's goes on, and when it is
  * back everything comes, in order and once. */
-#include "store/fsm.h"
-#include "tests/unit/store_rig.h"
-
-#define STEP_MS 50
-#define USERS 8 /* of each kind */
-
-typedef enum manner { WORKS, SILENT, REFUSES } manner;
-
-/* The routers, and the shards behind them: this store stands for both. The lower half of the slots is stored here, the
- * upper half by shard 1. */
-typedef struct post {
-    rig *r;
-    size_t at;           /* what of seen was looked at */
-    manner by_router[4]; /* by peer: of the router */
-    manner by_shard[2];  /* of the shard, whichever the router */
-    bool two;            /* router2 renews its lease */
-    unsigned sent[2];    /* parcels, by shard */
-    unsigned confirmed[2];
-    mesh_slot moved;                        /* of the upper half, and stored by shard 0 now */
-    const char *here[USERS], *there[USERS]; /* names of users of shard 0, of shard 1 */
-    unsigned said[2 * USERS];               /* to oneself, by user: here, then there */
-} post;
-
-static mesh_slot slot_of(rig *r, const char *name)
-{
-    return mesh_id_slot(mesh_conf_hash_key(r->conf), rig_q(r, name));
-}
-
-static const char *find_user(rig *r, unsigned *i, bool upper)
-{
-    for (;; (*i)++) {
-        char name[16];
-        snprintf(name, sizeof name, "u%u", *i);
-        if ((slot_of(r, name) >= MESH_SLOTS / 2) == upper) {
-            (*i)++;
-            return mesh_arena_strdup(r->arena, name);
-        }
-    }
-}
-
-static void find_users(post *p)
-{
-    unsigned lower = 0;
-    unsigned upper = 0;
-    for (unsigned i = 0; i < USERS; i++) {
-        p->here[i] = find_user(p->r, &lower, false);
-        p->there[i] = find_user(p->r, &upper, true);
-    }
-}
-
-static post *post_new(bool two)
-{
-    post *p = mesh_alloc(sizeof *p);
-    rig *r = rig_new();
-    store_core_destroy(&r->core);
-    rig_set_apart(r, MESH_SLOTS / 2);
-    rig_open_core(r);
-    r->epoch = 2;
-    rig_with_router(r);
-    p->r = r;
-    p->two = two;
-    p->moved = MESH_SLOTS;
-    if (two) {
-        store_core_up(r->core, RIG_R2, 22, r->now, r->out);
-        rig_lease(r, RIG_R2, 22, false);
-        rig_run(r);
-        rig_forget(r);
-    }
-    find_users(p);
-    return p;
-}
-
-static void post_destroy(post *p)
-{
-    rig_destroy(p->r);
-    free(p);
-}
-
-static uint64_t metric(post *p, enum store_metric which)
-{
-    rig_turn(p->r);
-    return mesh_stats_get(store_core_stats(p->r->core), which);
-}
-
-static void confirm(post *p, mesh_peer router, const Mesh__Deliver *deliver)
-{
-    rig *r = p->r;
-    Mesh__Append append = MESH__APPEND__INIT;
-    append.entry = deliver->entry;
-    append.n_users = deliver->n_users;
-    append.users = deliver->users;
-    MESH_MSG(msg, APPEND, append, &append);
-    Mesh__Msg *answer = rig_ask_from(r, router, &msg);
-    ASSERT_KIND(answer, APPENDED);
-    Mesh__Delivered delivered = MESH__DELIVERED__INIT;
-    delivered.item = deliver->item;
-    delivered.parcel = deliver->parcel;
-    delivered.gaps = mesh_arena_alloc(r->arena, deliver->n_users * sizeof *delivered.gaps);
-    for (size_t i = 0; i < deliver->n_users; i++) {
-        const Mesh__AppendResult *result = answer->appended->results[i];
-        assert_int_not_equal(result->state, MESH__APPEND_STATE__APPEND_REFUSED);
-        if (result->state == MESH__APPEND_STATE__APPEND_GAP) {
-            Mesh__Gap *gap = mesh_arena_alloc(r->arena, sizeof *gap);
-            mesh__gap__init(gap);
-            gap->user = deliver->users[i]->user;
-            gap->expected = result->expected;
-            delivered.gaps[delivered.n_gaps++] = gap;
-        }
-    }
-    MESH_MSG(done, DELIVERED, delivered, &delivered);
-    if (deliver->item != 0) {
-        rig_give(r, router, &done);
-    }
-}
-
-static void refuse(post *p, mesh_peer router, const Mesh__Deliver *deliver)
-{
-    Mesh__Delivered delivered = MESH__DELIVERED__INIT;
-    delivered.item = deliver->item;
-    delivered.parcel = deliver->parcel;
-    delivered.retry = true;
-    MESH_MSG(msg, DELIVERED, delivered, &delivered);
-    rig_give(p->r, router, &msg);
-}
-
-static void work_one(post *p, mesh_peer router, const Mesh__Deliver *deliver)
-{
-    mesh_slot slot = slot_of(p->r, strchr(deliver->users[0]->user, '/') + 1);
-    unsigned shard = slot >= MESH_SLOTS / 2 && slot != p->moved;
-    manner m = p->by_router[router] != WORKS ? p->by_router[router] : p->by_shard[shard];
-    p->sent[shard]++;
-    if (m == WORKS) {
-        p->confirmed[shard]++;
-        confirm(p, router, deliver);
-    } else if (m == REFUSES) {
-        refuse(p, router, deliver);
-    }
-}
-
-/* Everything that can be done at this moment. */
-static void work(post *p)
-{
-    rig *r = p->r;
-    rig_run(r);
-    for (bool more = true; more;) {
-        more = false;
-        for (; p->at < r->n_seen; p->at++) {
-            rig_seen seen = r->seen[p->at];
-            if (seen.msg->body_case == MESH__MSG__BODY_DELIVER) {
-                work_one(p, seen.to, seen.msg->deliver);
-                more = true;
-            }
-            if (p->at > RIG_SEEN / 2) {
-                memmove(r->seen, r->seen + p->at + 1, (r->n_seen - p->at - 1) * sizeof *r->seen);
-                r->n_seen -= p->at + 1;
-                p->at = (size_t)-1;
-            }
-        }
-        rig_run(r);
-    }
-}
-
-static void step(post *p)
-{
-    rig *r = p->r;
-    r->now.mono += STEP_MS;
-    r->now.wall += STEP_MS;
-    rig_lease(r, RIG_R1, 11, false);
-    if (p->two) {
-        rig_lease(r, RIG_R2, 22, false);
-    }
-    work(p);
-}
-
-static void pass(post *p, mesh_ms ms)
-{
-    for (mesh_ms end = p->r->now.mono + ms; p->r->now.mono < end;) {
-        step(p);
-    }
-}
-
-/* A note to oneself: one parcel. */
-static void say(post *p, bool there, unsigned who)
-{
-    rig *r = p->r;
-    const char *user = there ? p->there[who] : p->here[who];
-    Mesh__Send send = rig_send_body(r, user, rig_direct(r, user, user), user, rig_id(r), "a note");
-    MESH_MSG(msg, SEND, send, &send);
-    msg.key = send.chat;
-    rig_post(r, RIG_R1, &msg);
-    p->said[(there ? USERS : 0) + who]++;
-}
-
-/* Every entry of the user's inbox is seq 1, 2, 3 ... n of its chat. */
-static void assert_whole(post *p, const char *user, uint64_t n)
-{
-    for (uint64_t at = 0; at < n;) {
-        Mesh__InboxPage *page = rig_inbox(p->r, user, at, 200);
-        assert_int_equal(page->head, n);
-        assert_true(page->n_entries > 0);
-        for (size_t i = 0; i < page->n_entries; i++) {
-            at++;
-            assert_int_equal(page->entries[i]->inbox_seq, at);
-            assert_int_equal(page->entries[i]->entry->seq, at);
-        }
-        rig_forget(p->r);
-        p->at = 0;
-    }
-}
-
-static void assert_all_there(post *p)
-{
-    assert_int_equal(metric(p, STORE_M_OUTBOX_ITEMS), 0);
-    assert_int_equal(metric(p, STORE_M_OUTBOX_ASIDE), 0);
-    assert_int_equal(metric(p, STORE_M_OUTBOX_ASIDE_AGE_MS), 0);
-    pass(p, 500);
-    assert_int_equal(rig_rows(p->r, "o"), 0);
-    for (unsigned i = 0; i < USERS; i++) {
-        assert_whole(p, p->here[i], p->said[i]);
-        assert_whole(p, p->there[i], p->said[USERS + i]);
-    }
-}
+#include "tests/unit/outbox_rig.h"
 
 /* Shard 1 confirms nothing while more than two windows are owed to it; users of shard 0 do not notice. */
 static void hurt_only_itself(manner m)
@@ -351,99 +130,6 @@ static void a_shard_that_is_well_and_sick_again(void **state)
     post_destroy(p);
 }
 
-/* Router2 takes everything and says nothing, but renews its lease: users that are router1's do not notice. When its
- * lease ends, what it was owed goes by router1. */
-static void a_silent_router_hurts_only_its_users(void **state)
-{
-    (void)state;
-    post *p = post_new(true);
-    rig *r = p->r;
-    p->by_router[RIG_R2] = SILENT;
-    for (unsigned i = 0; i < 6000; i++) {
-        say(p, i % 2 != 0, i / 2 % USERS);
-        if (i % 40 == 39) {
-            step(p);
-        }
-    }
-    uint64_t aside = metric(p, STORE_M_OUTBOX_ASIDE);
-    assert_in_range(aside, 1000, 5000);
-    assert_int_equal(p->confirmed[0] + p->confirmed[1] + metric(p, STORE_M_OUTBOX_ITEMS), 6000);
-    unsigned before = p->sent[0] + p->sent[1];
-    p->two = false;
-    store_core_down(r->core, RIG_R2, r->now, r->out);
-    pass(p, STORE_LEASE_MS - STEP_MS);
-    assert_true(metric(p, STORE_M_OUTBOX_ASIDE) >= aside);
-    pass(p, 2000);
-    assert_in_range(p->sent[0] + p->sent[1] - before, aside, aside + aside / 10);
-    assert_all_there(p);
-    post_destroy(p);
-}
-
-/* The same with users who move from router to router while their shard is dead. */
-static void the_ring_changes_while_a_shard_is_dead(void **state)
-{
-    (void)state;
-    post *p = post_new(true);
-    rig *r = p->r;
-    p->by_shard[1] = REFUSES;
-    for (unsigned i = 0; i < 4000; i++) {
-        say(p, true, i % USERS);
-        say(p, false, i % USERS);
-        if (i % 20 == 19) {
-            step(p);
-        }
-        if (i % 1000 == 400) { /* leaves at once; and comes again */
-            p->two = false;
-            rig_lease(r, RIG_R2, 22, true);
-            store_core_down(r->core, RIG_R2, r->now, r->out);
-        } else if (i % 1000 == 800) {
-            p->two = true;
-            store_core_up(r->core, RIG_R2, 22, r->now, r->out);
-            rig_lease(r, RIG_R2, 22, false);
-        }
-    }
-    pass(p, 2000);
-    assert_int_equal(p->confirmed[0], 4000);
-    assert_true(metric(p, STORE_M_OUTBOX_ASIDE) > 3000);
-    unsigned before = p->sent[1];
-    p->by_shard[1] = WORKS;
-    pass(p, 15000);
-    assert_in_range(p->sent[1] - before, 4000, 2 * 4000);
-    assert_all_there(p);
-    post_destroy(p);
-}
-
-/* Somebody of the dead shard is stored by another one from now on. */
-static void a_slot_changes_shard_while_its_own_is_dead(void **state)
-{
-    (void)state;
-    post *p = post_new(false);
-    rig *r = p->r;
-    p->by_shard[1] = SILENT;
-    for (unsigned i = 0; i < 2000; i++) {
-        say(p, true, i % USERS);
-        if (i % 20 == 19) {
-            step(p);
-        }
-    }
-    uint64_t aside = metric(p, STORE_M_OUTBOX_ASIDE);
-    assert_true(aside > 1900);
-    p->moved = slot_of(r, p->there[0]);
-    Mesh__MapSet set = MESH__MAP_SET__INIT;
-    set.slot = p->moved;
-    set.move = 1;
-    MESH_MSG(msg, MAP_SET, map_set, &set);
-    ASSERT_KIND(rig_ask(r, &msg), DONE);
-    pass(p, 3000);
-    assert_int_equal(metric(p, STORE_M_OUTBOX_ITEMS), 2000 - p->said[USERS]);
-    assert_in_range(metric(p, STORE_M_OUTBOX_WINDOW), 1, STORE_OUTBOX_PROBES);
-    assert_whole(p, p->there[0], p->said[USERS]);
-    p->by_shard[1] = WORKS;
-    pass(p, 12000);
-    assert_all_there(p);
-    post_destroy(p);
-}
-
 /* What waited for a router comes when its link does, not with the next probe. */
 static void a_router_that_comes_up_gets_what_is_aside(void **state)
 {
@@ -544,6 +230,33 @@ static void a_long_row_comes_in_pieces(void **state)
     post_destroy(p);
 }
 
+/* Of what finds its lanes sick, too, so that a turn has an end. */
+static void rows_are_read_in_turns(void **state)
+{
+    (void)state;
+    enum { LOAD_ITEMS = 512, N = STORE_OUTBOX_WINDOW / 2 };
+    post *p = post_new(false);
+    rig *r = p->r;
+    p->by_shard[1] = SILENT;
+    for (unsigned i = 0; i < N; i++) {
+        say(p, true, i % USERS);
+    }
+    work(p);
+    rig_close(r);
+    rig_open(r);
+    uint64_t was = 0;
+    uint64_t most = 0;
+    do {
+        rig_turn(r);
+        uint64_t n = mesh_stats_get(store_core_stats(r->core), STORE_M_OUTBOX_WINDOW);
+        most = n - was > most ? n - was : most;
+        was = n;
+    } while (sim_disk_flush(r->disk) || r->next <= r->now.mono + 1);
+    assert_int_equal(most, LOAD_ITEMS);
+    assert_int_equal(was, N);
+    post_destroy(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -552,12 +265,10 @@ int main(void)
         cmocka_unit_test(a_full_window_is_a_reason_to_look_sooner),
         cmocka_unit_test(a_group_is_served_in_part),
         cmocka_unit_test(a_shard_that_is_well_and_sick_again),
-        cmocka_unit_test(a_silent_router_hurts_only_its_users),
-        cmocka_unit_test(the_ring_changes_while_a_shard_is_dead),
-        cmocka_unit_test(a_slot_changes_shard_while_its_own_is_dead),
         cmocka_unit_test(a_router_that_comes_up_gets_what_is_aside),
         cmocka_unit_test(what_is_aside_survives_a_restart),
         cmocka_unit_test(a_long_row_comes_in_pieces),
+        cmocka_unit_test(rows_are_read_in_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
