@@ -192,9 +192,7 @@ void store_outbox_progress(store_outbox *ob, const store_parcel *p, bool confirm
         l->sick = false;
         look_at(ob, now.mono + STORE_OUTBOX_SICK_MS);
     }
-    if (confirmed && l->most < STORE_OUTBOX_BACK_MAX) {
-        l->most++;
-    }
+    l->most += confirmed ? 1 : 0; /* STORE_OUTBOX_BACK_MAX bounds what comes of it */
 }
 
 static void fall_sick(store_outbox *ob, size_t which)
@@ -268,13 +266,6 @@ static bool some_lane_is_well(const store_outbox *ob, size_t nobody)
     return false;
 }
 
-/* Users of this lane may have something older in nobody's. */
-static bool is_next(const store_outbox *ob, size_t which)
-{
-    const lane *nobody = &ob->lanes[which - which % width(ob)];
-    return nobody->n_aside == 0 || ob->lanes[which].aside[0].id < nobody->aside[0].id;
-}
-
 static bool may_come_back(store_outbox *ob, size_t which)
 {
     const lane *l = lane_at(ob, which);
@@ -292,7 +283,7 @@ static bool may_come_back(store_outbox *ob, size_t which)
     if (!store_outbox_reachable(ob, router) || ob->routers[router].holds) {
         return false;
     }
-    return l->sick ? l->open < STORE_OUTBOX_PROBES : room && l->open < l->most && is_next(ob, which);
+    return l->sick ? l->open < STORE_OUTBOX_PROBES : room && l->open < l->most;
 }
 
 /* What is owed by it, from its row. The row last read is still at hand: what is aside mostly follows one another. */
