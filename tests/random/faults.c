@@ -264,18 +264,24 @@ static bool old_disk(plan *p)
 
 /* ---- members ---- */
 
+/* While all the others have their data: of those who are left no majority may be lost. */
+static bool may_remove(const plan *p, const char *store)
+{
+    return p->replicas > 1 && sim_disk_sound(p->s, store) == p->replicas;
+}
+
 static bool remove_store(plan *p)
 {
     char store[32];
     any_store(p, store);
-    return p->replicas > 1 && sim_remove_store(p->s, store, plan_pick(p, 6000), false);
+    return may_remove(p, store) && sim_remove_store(p->s, store, plan_pick(p, 6000), false);
 }
 
 static bool remove_and_wipe(plan *p)
 {
     char store[32];
     any_store(p, store);
-    return p->replicas > 1 && sim_remove_store(p->s, store, plan_pick(p, 6000), true);
+    return may_remove(p, store) && sim_remove_store(p->s, store, plan_pick(p, 6000), true);
 }
 
 static bool transfer_leader(plan *p)

@@ -43,6 +43,7 @@ typedef struct sim_node {
     uint64_t kept_id, kept_last; /* of the disk that is remembered: whose, and how far its log goes at most */
     unsigned disk_times;
     bool disk_held, disk_full, disk_broken;
+    bool disk_old;   /* an earlier copy, that neither was found out nor has caught up */
     bool disk_broke; /* since the process was started: it may have been mended before the process noticed */
     mesh_out *out;
     struct sim_input *inputs, **inputs_end;

@@ -204,6 +204,7 @@ static void quarantine(sim_node *n, const char *why)
     char kept[64];
     mesh_err err = store_kv_quarantine(n->disk_path, "then", kept, sizeof kept);
     assert(!err);
+    n->disk_old = false;
     sim_trace(n->s, "%s: quarantined: %s", n->name, why);
 }
 

@@ -151,6 +151,7 @@ bool sim_disk_stale_at(sim *s, const char *store)
     sim_node *n = sim_node_find(s, store);
     assert(!n->alive);
     bool done = sim_disk_put_back(n->disk);
+    n->disk_old = n->disk_old || done;
     sim_trace(s, "%s: has an old disk%s", store, done ? "" : ": none was kept");
     return done;
 }
@@ -160,9 +161,12 @@ unsigned sim_disk_sound(sim *s, const char *store)
     uint32_t shard = sim_node_find(s, store)->shard;
     unsigned sound = 0;
     for (size_t i = 0; i < s->n_nodes; i++) {
-        const sim_node *n = &s->nodes[i];
-        sound += n->role == MESH_STORE && n->shard == shard && !sim_disk_is_flipped(n->disk) &&
-                 !store_kv_is_lost(n->disk_path);
+        sim_node *n = &s->nodes[i];
+        if (n->role != MESH_STORE || n->shard != shard) {
+            continue;
+        }
+        n->disk_old = n->disk_old && !sim_replicas_even(s, n->name);
+        sound += !n->disk_old && !sim_disk_is_flipped(n->disk) && !store_kv_is_lost(n->disk_path);
     }
     return sound;
 }
