@@ -92,7 +92,11 @@ static bool is_here(store_fsm *fsm, const Mesh__Entry *entry)
     mesh_slice value;
     mesh_slot slot = mesh_id_slot(fsm->hash_key, entry->chat);
     store_key_entry(&key, slot, entry->chat, entry->seq);
-    return store_fsm_owns(fsm, slot) && store_rows_get(fsm->rows, &key, false, &value) == MESH_OK;
+    mesh_err err = store_fsm_owns(fsm, slot) ? store_rows_get(fsm->rows, &key, false, &value) : MESH_NOT_FOUND;
+    if (err != MESH_OK && err != MESH_NOT_FOUND) {
+        fsm->error = MESH_CORRUPT; /* to take it for absent would be to write another row than the other replicas */
+    }
+    return err == MESH_OK;
 }
 
 /* An inbox row: the entry, or when it is long and can be read from the chat, only where it is. */
