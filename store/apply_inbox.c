@@ -3,6 +3,7 @@
 
 #include "store/core.h"
 #include "store/fsm.h"
+#include "store/group.h"
 #include "store/metrics.h"
 
 #define TRIM_EVERY 128    /* a cursor or head that passes a multiple of this trims */
@@ -397,6 +398,9 @@ void store_apply_inbox_ack(store_fsm *fsm, const Mesh__Msg *msg, Mesh__Msg *answ
         uint64_t before = device->cursor;
         device->cursor = ack->inbox_seq;
         device->used_ms = fsm->stamp;
+        if (fsm->level < STORE_GROUP_LEVEL_ATTACH_ONCE) {
+            device->session = 0; /* it came with a slot, and a voter of the version before would not write it back */
+        }
         store_user_save_device(user, device, fsm->rows);
         mesh_stats_add(fsm->stats, STORE_M_ACKS, 1);
         if (before / TRIM_EVERY != ack->inbox_seq / TRIM_EVERY) {

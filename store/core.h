@@ -33,6 +33,7 @@
 #define STORE_OUTBOX_SICK_FULL_MS 500 /* the same while the window is full */
 #define STORE_OUTBOX_PROBES 4         /* the oldest parcels of such a lane; the others are put aside */
 #define STORE_OUTBOX_BACK_MAX 1024    /* items of the window that were put aside and came back */
+#define STORE_OUTBOX_LANE_BACK 256    /* parcels of one lane among them: the others find room, too */
 #define STORE_RESEND_MS 1000          /* a parcel without answer is sent again; doubles up to 8 times this */
 #define STORE_SPACE_HANDOVER_MS 10000 /* a leader short of space hands over once in this time at most */
 #define STORE_LEASE_MS 2500           /* a router not heard of for this long leaves the ring */

@@ -367,9 +367,7 @@ mesh_ms store_outbox_turn(store_outbox *ob, mesh_time now, mesh_out *out)
     store_outbox_send_due(ob, now, out);
     count(ob, now);
     mesh_ms next = more ? now.mono + 1 : ob->next_due;
-    mesh_ms full = now.mono + STORE_OUTBOX_SICK_FULL_MS;
-    mesh_ms look = !store_outbox_has_room(ob) && full < ob->next_look ? full : ob->next_look;
-    return look < next ? look : next;
+    return ob->next_look < next ? ob->next_look : next;
 }
 
 size_t store_outbox_take_done(store_outbox *ob, uint64_t *indexes, size_t max)

@@ -192,7 +192,7 @@ void store_outbox_progress(store_outbox *ob, const store_parcel *p, bool confirm
         l->sick = false;
         look_at(ob, now.mono + STORE_OUTBOX_SICK_MS);
     }
-    l->most += confirmed ? 1 : 0; /* STORE_OUTBOX_BACK_MAX bounds what comes of it */
+    l->most += confirmed ? 1 : 0; /* STORE_OUTBOX_LANE_BACK bounds what comes of it */
 }
 
 static void fall_sick(store_outbox *ob, size_t which)
@@ -283,7 +283,7 @@ static bool may_come_back(store_outbox *ob, size_t which)
     if (!store_outbox_reachable(ob, router) || ob->routers[router].holds) {
         return false;
     }
-    return l->sick ? l->open < STORE_OUTBOX_PROBES : room && l->open < l->most;
+    return l->sick ? l->open < STORE_OUTBOX_PROBES : room && l->open < l->most && l->open < STORE_OUTBOX_LANE_BACK;
 }
 
 /* What is owed by it, from its row. The row last read is still at hand: what is aside mostly follows one another. */

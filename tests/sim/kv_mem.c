@@ -252,6 +252,13 @@ void sim_disk_fail(sim_disk *disk, mesh_err err)
     disk->fail = err;
 }
 
+void sim_disk_flip_row(sim_disk *disk, mesh_slice key)
+{
+    mesh_buf_clear(&disk->flipped);
+    mesh_buf_put(&disk->flipped, key.data, key.size);
+    disk->flipped_at_open = false;
+}
+
 bool sim_disk_flip(sim_disk *disk, mesh_rand *rand, bool at_open)
 {
     size_t n = store_omap_count(disk->rows);
@@ -269,8 +276,7 @@ bool sim_disk_flip(sim_disk *disk, mesh_rand *rand, bool at_open)
             }
         }
     }
-    mesh_buf_clear(&disk->flipped);
-    mesh_buf_put(&disk->flipped, node->key.data, node->key.size);
+    sim_disk_flip_row(disk, node->key);
     disk->flipped_at_open = at_open;
     return true;
 }

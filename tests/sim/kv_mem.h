@@ -38,6 +38,7 @@ void sim_disk_kill_switch(sim_disk *disk, unsigned n);
  * MESH_CORRUPT and end the handle, also by scans that come to it. Over when the row is written anew or the disk is put
  * in quarantine. False: there is no row. */
 bool sim_disk_flip(sim_disk *disk, mesh_rand *rand, bool at_open);
+void sim_disk_flip_row(sim_disk *disk, mesh_slice key); /* this one, when it is read */
 bool sim_disk_is_flipped(const sim_disk *disk);
 /* Remember what is durable now; put that back in the place of what is there (no open handle). False: nothing was
  * remembered. */

@@ -300,6 +300,40 @@ static void a_row_that_does_not_read_back_ends_it(void **state)
     }
 }
 
+/* An inbox row refers to a long entry that is here. Whether it is cannot be told: no row is written for that. */
+static void an_append_needs_to_know_whether_it_is_here(void **state)
+{
+    (void)state;
+    const char *chat;
+    rig *r = talked(&chat);
+    rig_close(r); /* what was read before is not at hand */
+    rig_open(r);
+    rig_with_router(r);
+    rig_sleep(r, 3000);
+    rig_lease(r, RIG_R1, 11, false);
+    rig_run(r);
+    store_key key;
+    store_key_entry(&key, slot_of(r, chat), chat, 2);
+    sim_disk_flip_row(r->disk, store_key_slice(&key));
+    Mesh__Entry entry = rig_entry(r, chat, 2, "ann", long_text);
+    Mesh__Recipient cat = MESH__RECIPIENT__INIT, *users[] = { &cat };
+    cat.user = rig_q(r, "cat");
+    Mesh__Append append = MESH__APPEND__INIT;
+    append.entry = &entry;
+    append.n_users = 1;
+    append.users = users;
+    MESH_MSG(msg, APPEND, append, &append);
+    msg.key = cat.user;
+    size_t before = rig_rows(r, "i");
+    uint64_t applied = r->core->fsm->applied;
+    (void)rig_post(r, RIG_R1, &msg);
+    rig_run(r);
+    assert_int_equal(store_core_error(r->core), MESH_CORRUPT);
+    assert_int_equal(r->core->fsm->applied, applied);
+    assert_int_equal(rig_rows(r, "i"), before);
+    rig_destroy(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -310,6 +344,7 @@ int main(void)
         cmocka_unit_test(an_outbox_row_is_done_without_it),
         cmocka_unit_test(a_slot_moves_without_the_body),
         cmocka_unit_test(a_row_that_does_not_read_back_ends_it),
+        cmocka_unit_test(an_append_needs_to_know_whether_it_is_here),
     };
     return cmocka_run_group_tests_name("store absent", tests, NULL, NULL);
 }

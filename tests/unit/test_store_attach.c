@@ -196,6 +196,22 @@ static void the_rows_say_which_version_can_read_them(void **state)
     rig_destroy(r);
 }
 
+/* A slot may bring a row with a session to a shard that has a voter of the version before, which drops the field. */
+static void below_the_level_a_session_is_not_kept(void **state)
+{
+    (void)state;
+    rig *r = rig_ready();
+    ASSERT_GENERATION(hello(r, 11, 0), 1);
+    (void)rig_say(r, "ann", "bob", "hi");
+    (void)rig_say(r, "ann", "bob", "and");
+    ASSERT_KIND(rig_ack(r, "bob", "phone", 1), DONE);
+    assert_int_equal(session_in_row(r), 11);
+    r->core->fsm->level = 0;
+    ASSERT_KIND(rig_ack(r, "bob", "phone", 2), DONE);
+    assert_int_equal(session_in_row(r), 0);
+    rig_destroy(r);
+}
+
 static void from_outside_it_is_nothing(void **state)
 {
     (void)state;
@@ -217,6 +233,7 @@ int main(void)
         cmocka_unit_test(the_later_hello_wins),
         cmocka_unit_test(an_attach_of_an_older_log_means_what_it_meant),
         cmocka_unit_test(the_rows_say_which_version_can_read_them),
+        cmocka_unit_test(below_the_level_a_session_is_not_kept),
         cmocka_unit_test(from_outside_it_is_nothing),
     };
     return cmocka_run_group_tests_name("store attach", tests, NULL, NULL);

@@ -1,5 +1,7 @@
 /* A router or a shard that confirms nothing: what it is owed is put aside, everybody else's goes on, and when it is
  * back everything comes, in order and once. */
+#include "store/core_state.h"
+#include "store/outbox_state.h"
 #include "tests/unit/outbox_rig.h"
 
 /* Shard 1 confirms nothing while more than two windows are owed to it; users of shard 0 do not notice. */
@@ -152,6 +154,26 @@ static void a_router_that_comes_up_gets_what_is_aside(void **state)
     post_destroy(p);
 }
 
+/* It has the benefit of the doubt, but does not take the room of the others that come back. */
+static void a_lane_does_not_take_all_the_room(void **state)
+{
+    (void)state;
+    post *p = post_new(false);
+    rig *r = p->r;
+    p->by_shard[1] = SILENT;
+    say_there(p, 2000);
+    pass(p, 2 * STORE_OUTBOX_SICK_MS);
+    assert_true(metric(p, STORE_M_OUTBOX_ASIDE) > 1900);
+    store_core_down(r->core, RIG_R1, r->now, r->out);
+    store_core_up(r->core, RIG_R1, 11, r->now, r->out);
+    pass(p, 500);
+    assert_int_equal(metric(p, STORE_M_OUTBOX_WINDOW), STORE_OUTBOX_LANE_BACK);
+    p->by_shard[1] = WORKS;
+    pass(p, 12000);
+    assert_all_there(p);
+    post_destroy(p);
+}
+
 static void what_is_aside_survives_a_restart(void **state)
 {
     (void)state;
@@ -257,6 +279,34 @@ static void rows_are_read_in_turns(void **state)
     post_destroy(p);
 }
 
+/* The rows are the place where it all waits; what is aside is in memory. */
+static void no_rows_are_read_for_what_would_be_aside_too_much(void **state)
+{
+    (void)state;
+    post *p = post_new(false);
+    rig *r = p->r;
+    p->by_shard[1] = SILENT;
+    for (unsigned i = 0; i < 100; i++) {
+        say(p, true, i % USERS);
+    }
+    work(p);
+    rig_close(r);
+    rig_open(r);
+    while (!r->core->ready) { /* it leads, and has not read a row yet */
+        r->core->outbox->n_aside = STORE_OUTBOX_BACKLOG_MAX;
+        rig_turn(r);
+        (void)sim_disk_flush(r->disk);
+    }
+    r->core->outbox->n_aside = STORE_OUTBOX_BACKLOG_MAX;
+    pass(p, 1000);
+    assert_int_equal(mesh_stats_get(store_core_stats(r->core), STORE_M_OUTBOX_WINDOW), 0);
+    r->core->outbox->n_aside = STORE_OUTBOX_BACKLOG_MAX - 1;
+    step(p);
+    assert_int_equal(mesh_stats_get(store_core_stats(r->core), STORE_M_OUTBOX_WINDOW), 100);
+    r->core->outbox->n_aside = 0;
+    post_destroy(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -266,9 +316,11 @@ int main(void)
         cmocka_unit_test(a_group_is_served_in_part),
         cmocka_unit_test(a_shard_that_is_well_and_sick_again),
         cmocka_unit_test(a_router_that_comes_up_gets_what_is_aside),
+        cmocka_unit_test(a_lane_does_not_take_all_the_room),
         cmocka_unit_test(what_is_aside_survives_a_restart),
         cmocka_unit_test(a_long_row_comes_in_pieces),
         cmocka_unit_test(rows_are_read_in_turns),
+        cmocka_unit_test(no_rows_are_read_for_what_would_be_aside_too_much),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

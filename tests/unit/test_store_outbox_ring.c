@@ -1,4 +1,6 @@
 /* The same as test_store_outbox_aside.c while users change router and shard. */
+#include "store/core_state.h"
+#include "store/outbox_state.h"
 #include "tests/unit/outbox_rig.h"
 
 /* Router2 takes everything and says nothing, but renews its lease: users that are router1's do not notice. When its
@@ -182,6 +184,7 @@ static void an_entry_that_was_aside_twice_comes_back_once(void **state)
     }
     assert_int_equal(p->confirmed[0], n);
     assert_true(metric(p, STORE_M_OUTBOX_ASIDE) > 2 * (n - 2 * STORE_OUTBOX_PROBES));
+    assert_in_range(store_outbox_items(r->core->outbox), n - 2 * STORE_OUTBOX_PROBES, n + 2 * STORE_OUTBOX_PROBES);
     router2_leaves(p);
     work(p);
     move(p, who);

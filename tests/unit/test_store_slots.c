@@ -316,6 +316,11 @@ static void a_slot_that_came_is_put_into_the_map(void **state)
         assert_non_null(set);
         assert_true(set->map_set->slot == slot && set->map_set->shard == 0 && set->map_set->move == 3);
     }
+    rig_forget(r);
+    rig_lease(r, RIG_R2, 22, false); /* another ring, and still not in it: said at once */
+    rig_run(r);
+    rig_sleep(r, 100);
+    assert_non_null(asked(r, MESH__MSG__BODY_MAP_SET));
     ASSERT_KIND(ask_map(r, slot, 0, 3), DONE);
     rig_forget(r);
     for (int s = 0; s < 3 * STORE_MOVER_MAP_MS / 1000; s++) {
